@@ -1,0 +1,1 @@
+"""MD stability: run replicas, find failures, and say what can be said of them."""
