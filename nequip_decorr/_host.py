@@ -1,0 +1,187 @@
+"""The only place that touches what NequIP, Allegro and Lightning do not promise.
+
+Tried with nequip 0.19.1 and nequip-allegro 0.8.3; ``tests/unit/test_host.py`` fails
+when one of these names moves.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import nn
+
+
+class AllegroLayers(NamedTuple):
+    """Output field of a model's Allegro layers, and the channels of each."""
+
+    field: str
+    layer_dim: int
+
+
+def find_allegro(model: nn.Module) -> AllegroLayers | None:
+    """The Allegro layers of a model, or None.
+
+    By attributes, since classes of a packaged model are not those of the environment.
+    """
+    for module in model.modules():
+        if hasattr(module, "scalar_out_field") and hasattr(module, "tps"):
+            channels: Any = module.num_scalar_features
+            return AllegroLayers(str(module.scalar_out_field), int(channels))
+    return None
+
+
+def scalar_fields(model: nn.Module) -> dict[str, int]:
+    """Edge and node fields of a model's output made of two or more invariant scalars:
+    their widths.
+    """
+    from nequip.data import AtomicDataDict
+
+    node_or_edge = ("edge", "node")
+    fields = {}
+    for name, irreps in model.irreps_out.items():  # type: ignore[union-attr,operator]
+        if irreps is None or any(ir.l > 0 or ir.p < 0 for _, ir in irreps):
+            continue
+        kind = AtomicDataDict._key_registry.get_field_type(
+            name, error_on_unregistered=False
+        )
+        if kind in node_or_edge and irreps.dim > 1:
+            fields[name] = int(irreps.dim)
+    return fields
+
+
+def sole_model(pl_module: Any) -> nn.Module:
+    """The model of a training module.
+
+    Raises:
+        ValueError: when it holds several.
+    """
+    models = list(pl_module.model.values())
+    if len(models) != 1:
+        raise ValueError(
+            f"expected a training module with one model, got {len(models)}: "
+            f"{list(pl_module.model)}; decorrelate one model at a time"
+        )
+    model: nn.Module = models[0]
+    return model
+
+
+def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
+    """Add a metric without a coefficient to a ``MetricsManager``.
+
+    Raises:
+        ValueError: when the manager has another metric of that name.
+    """
+    if name in manager.entries or name in manager:
+        if manager[name] is metric:
+            return
+        raise ValueError(
+            f"expected no metric called '{name}' in the config, got one; remove it, or "
+            f"set another `name` for the decorrelation term"
+        )
+    name, entry, module = manager.parse_entry(
+        {"name": name, "field": None, "metric": metric}, type_names=None
+    )
+    manager.entries[name] = entry
+    manager.update({name: module})
+
+
+def set_coefficient(loss: Any, name: str, coeff: float) -> None:
+    """Give one term of a loss a coefficient; the others stay as they are without it.
+
+    ``set_coeffs`` would rescale all to sum 1. Where somebody else did so with this term
+    among them, the others get their sum of 1 back. A coefficient of 0 takes the term
+    out of the loss: nothing of it is computed.
+    """
+    metric = loss[name]
+    others = [e for n, e in loss.entries.items() if n != name and e.coeff is not None]
+    total = sum(entry.coeff for entry in others)
+    if others and total > 0 and abs(total - 1.0) > 1e-9:
+        for entry in others:
+            entry.coeff = entry.coeff / total
+    if coeff == 0:
+        loss.entries.pop(name, None)
+        return
+    if name not in loss.entries:
+        metric.reset()
+        _, loss.entries[name], _ = loss.parse_entry(
+            {"name": name, "field": None, "metric": metric}, type_names=None
+        )
+    loss.entries[name].coeff = coeff
+
+
+def last_value(loss: Any, name: str) -> float | None:
+    """Value of a term in the last batch, which NequIP has read from the device."""
+    value = loss.metrics_values_step.get(name)
+    return None if value is None else float(value)
+
+
+def strip_checkpoint(checkpoint: dict[str, Any], name: str) -> None:
+    """Remove a term from the metric states of a checkpoint.
+
+    Without it the coefficients in there sum to 1, so that restoring them, with or
+    without the term, gives exactly what was saved.
+    """
+    state = checkpoint["state_dict"]
+    for key, extra in state.items():
+        if not (key.endswith("_extra_state") and isinstance(extra, dict)):
+            continue
+        if "coeff_dict" in extra:
+            state[key] = {
+                field: {k: v for k, v in values.items() if k != name}
+                for field, values in extra.items()
+            }
+
+
+def strip_hyperparameters(pl_module: Any, package: str, base_trainer: str) -> None:
+    """Write the trainer into a module's hyper-parameters as it is without the package.
+
+    NequIP copies them into every checkpoint and package. Lightning's loggers and
+    hydra's ``.hydra/config.yaml`` keep what was configured.
+    """
+    info = pl_module.hparams.get("info_dict")
+    if not info or not isinstance(info.get("trainer"), dict):
+        return
+    trainer = dict(info["trainer"])
+    if str(trainer.get("_target_", "")).startswith(package + "."):
+        trainer["_target_"] = base_trainer
+        trainer.pop("decorr", None)
+        trainer.pop("base_target", None)
+    callbacks = trainer.get("callbacks")
+    if callbacks:
+        trainer["callbacks"] = [
+            callback
+            for callback in callbacks
+            if not str(callback.get("_target_", "")).startswith(package + ".")
+        ]
+    info["trainer"] = trainer
+
+
+def refuse_unsupported(trainer: Any, pl_module: Any) -> None:
+    """Refuse what cannot work together with a term whose coefficient is set outside.
+
+    Raises:
+        ValueError: says why, and what to do.
+    """
+    from nequip.train import ConFIGLightningModule
+    from nequip.train.callbacks import SoftAdapt
+
+    if any(isinstance(callback, SoftAdapt) for callback in trainer.callbacks):
+        raise ValueError(
+            "expected no SoftAdapt callback beside the decorrelation term: SoftAdapt "
+            "mixes all coefficients of the loss in one softmax, so neither would keep "
+            "its own; remove SoftAdapt, or use LossCoefficientScheduler instead"
+        )
+    if isinstance(pl_module, ConFIGLightningModule):
+        raise ValueError(
+            f"expected a training module with one loss, got "
+            f"{type(pl_module).__name__}: ConFIG projects the gradients of the loss "
+            f"terms against each other and reads a coefficient of 0 as 'orthogonal "
+            f"to', not as 'off'; use NequIPLightningModule or EMALightningModule"
+        )
+
+
+def rank_zero_logger(name: str) -> Any:
+    """NequIP's own logger for ``name``: info lines on rank 0 only."""
+    from nequip.utils import RankedLogger
+
+    return RankedLogger(name, rank_zero_only=True)

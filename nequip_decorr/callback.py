@@ -1,0 +1,395 @@
+"""The training callback: adds the loss term, sets its coefficient, logs, resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil, isfinite
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from . import __version__, _host
+from .features import FeatureLayout, find_layout
+from .functional import VARIANCE_FLOOR, Diagnosis, Moments, debias, penalty
+from .metric import EdgeCorrelation
+from .schedules import SCHEDULES, ControlLaw, Schedule, check_number
+from .steering import Scheduled, Steering, Targeted
+
+_LOGGED = ("mean_abs", "mean_square_debiased", "rankme", "dead_fraction")
+_LOG_NAMES = {
+    "mean_abs": "mean_abs_rho",
+    "mean_square_debiased": "mean_rho2_debiased",
+    "rankme": "effective_rank",
+    "dead_fraction": "dead_fraction",
+}
+
+
+class EdgeDecorrelation(Callback):
+    r"""Lowers the correlation between a model's edge features during training.
+
+    Adds an :class:`nequip_decorr.EdgeCorrelation` term to the loss of an Allegro model
+    and sets its coefficient by a schedule. The coefficients of energy, forces and
+    stress stay exactly what they are without it: the loss is
+    :math:`\sum_k c_k L_k + \lambda\, L_\mathrm{corr}` with :math:`\sum_k c_k = 1` as
+    NequIP normalises it. The model is not touched, and checkpoints, packaged and
+    compiled models hold nothing of this package.
+
+    .. code-block:: yaml
+
+        trainer:
+          _target_: lightning.Trainer
+          callbacks:
+            - _target_: nequip_decorr.EdgeDecorrelation
+              schedule: cosine    # constant, linear, cosine, cyclical or target
+              direction: down     # up, down or bump
+              coeff: 3.0          # the largest coefficient
+              unit: step          # or epoch: delay, start, stop, horizon are in these
+              horizon: null       # null: trainer.max_epochs or trainer.max_steps
+              delay: 0            # the term is off before this
+              floor: 0.0          # the smallest coefficient once it is on
+
+    The same without editing the list: ``nequip-train -cn config
+    +nequip_decorr=cosine``.
+
+    Logged: ``loss_coeff/edge_correlation`` and ``train_loss_step/edge_correlation`` at
+    each step, ``train_loss_epoch/edge_correlation`` and ``val0_epoch/edge_correlation``
+    at each epoch, and for each layer of the validation set
+    ``val0_epoch/edge_correlation_layer0_mean_abs_rho``, ``..._mean_rho2_debiased``,
+    ``..._effective_rank`` and ``..._dead_fraction``.
+
+    Args:
+        schedule: how the coefficient changes; ``target`` holds a level by feedback.
+        coeff: largest coefficient (``target``: the initial one). 0 only monitors.
+        direction: ``up``, ``down`` or ``bump``, for linear, cosine and cyclical.
+        unit: ``step`` or ``epoch``; both follow the trainer's ``global_step``.
+        horizon: when the schedule ends; null takes the trainer's.
+        delay: the term is off before this.
+        start: where the shape begins (default: at ``delay``).
+        stop: where the shape ends (default: at ``horizon``).
+        floor: smallest coefficient once the term is on.
+        cycles: number of periods of ``cyclical``.
+        target: for ``target``: the debiased mean rho^2 to hold, in (0, 1).
+        rate: for ``target``: gain, see :class:`nequip_decorr.schedules.ControlLaw`.
+        max_coeff: for ``target``: largest coefficient.
+        guard_monitor: for ``target``: logged validation force error to guard.
+        guard_band: for ``target``: how far it may be above its best, relatively.
+        name: name of the term in the loss and in the logs.
+        monitor: also measure on the validation data.
+        field: key of the features; null finds Allegro's.
+        layer_dim: channels of one layer; null finds Allegro's.
+        layers, layer_weights, penalty, variance_floor, max_edges, seed: as
+            :class:`nequip_decorr.EdgeCorrelation`.
+
+    Raises:
+        ValueError: before training starts, for options out of range, a model without
+            edge features, a training without a loss, a term of the same name, SoftAdapt
+            or ConFIG.
+        FloatingPointError: in training, when the features of a batch are not finite,
+            before they reach the weights.
+    """
+
+    def __init__(
+        self,
+        schedule: str = "cosine",
+        coeff: float = 3.0,
+        *,
+        direction: str = "down",
+        unit: str = "step",
+        horizon: float | None = None,
+        delay: float = 0,
+        start: float | None = None,
+        stop: float | None = None,
+        floor: float = 0.0,
+        cycles: int = 4,
+        target: float | None = None,
+        rate: float = 0.01,
+        max_coeff: float = 10.0,
+        guard_monitor: str = "val0_epoch/forces_rmse",
+        guard_band: float = 0.05,
+        name: str = "edge_correlation",
+        monitor: bool = True,
+        field: str | None = None,
+        layer_dim: int | None = None,
+        layers: Sequence[int] | None = None,
+        layer_weights: Sequence[float] | None = None,
+        penalty: str = "square",
+        variance_floor: float = VARIANCE_FLOOR,
+        max_edges: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if schedule not in SCHEDULES:
+            raise ValueError(
+                f"expected `schedule` to be one of {SCHEDULES}, got '{schedule}'"
+            )
+        if unit not in {"step", "epoch"}:
+            raise ValueError(f"expected `unit` to be step or epoch, got '{unit}'")
+        if horizon is not None:
+            check_number("horizon", horizon)
+        self.steering: Steering
+        if schedule == "target":
+            if target is None:
+                raise ValueError(
+                    "expected `target` (the debiased mean rho^2 to hold) for schedule "
+                    "target, got none; set for example target: 0.05"
+                )
+            law = ControlLaw(target=target, rate=rate, maximum=max_coeff)
+            self.steering = Targeted(law, coeff, delay, guard_band)
+        else:
+            self.steering = Scheduled(
+                Schedule(schedule, coeff, direction, floor, delay, start, stop, cycles)
+            )
+        self.schedule = schedule
+        self.coeff = coeff
+        self.unit = unit
+        self.horizon = horizon
+        self.guard_monitor = guard_monitor
+        self.name = name
+        self.monitor = monitor
+        self.field = field
+        self.layer_dim = layer_dim
+        self._metric_options = {
+            "layers": layers,
+            "layer_weights": layer_weights,
+            "penalty": penalty,
+            "variance_floor": variance_floor,
+            "max_edges": max_edges,
+            "seed": seed,
+        }
+        # options are checked here, before data are read and a model is built
+        EdgeCorrelation(**self._metric_options)  # type: ignore[arg-type]
+        self._settings = {
+            "schedule": schedule,
+            "coeff": coeff,
+            "direction": direction,
+            "unit": unit,
+            "horizon": horizon,
+            "delay": delay,
+            "start": start,
+            "stop": stop,
+            "floor": floor,
+            "cycles": cycles,
+            "target": target,
+            "rate": rate,
+            "max_coeff": max_coeff,
+            **{
+                k: v if v is None else _plain(v)
+                for k, v in self._metric_options.items()
+            },
+        }
+        self._restored_settings: dict[str, Any] | None = None
+        self._layout: FeatureLayout | None = None
+        self._loss_term: EdgeCorrelation | None = None
+        self._monitors: list[EdgeCorrelation] = []
+        self._resolved_horizon = 0.0
+        self._steps_per_unit = 1.0
+        self._step_of_batch = 0
+
+    # --- before training ---
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Find the features, and add the term and the monitors once."""
+        if self._layout is None:
+            self._layout = find_layout(
+                _host.sole_model(pl_module), self.field, self.layer_dim
+            )
+            self._check_layers(self._layout)
+        _host.strip_hyperparameters(pl_module, __package__, "lightning.Trainer")
+        if stage == "fit" and self._loss_term is None and self.coeff > 0:
+            _host.refuse_unsupported(trainer, pl_module)
+            if pl_module.loss is None:
+                raise ValueError(
+                    "expected `training_module.loss` to be a loss, got null; configure "
+                    "one, for example nequip.train.EnergyForceLoss"
+                )
+            self._loss_term = self._new_metric(dist_sync_on_step=True)
+            _host.add_metric(pl_module.loss, self.name, self._loss_term)
+            _host.set_coefficient(pl_module.loss, self.name, 0.0)
+        if self.monitor and not self._monitors:
+            for manager in pl_module.val_metrics:
+                if manager is not None:
+                    metric = self._new_metric(max_edges=None)
+                    _host.add_metric(manager, self.name, metric)
+                    self._monitors.append(metric)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Fix the horizon and say what will happen."""
+        self._steps_per_unit, self._resolved_horizon = self._find_horizon(trainer)
+        log = _host.rank_zero_logger(__name__)
+        if self._layout is None:  # pragma: no cover
+            raise RuntimeError("expected `setup` to have run before `on_train_start`")
+        field, channels, layers = self._layout
+        log.info(
+            f"{__package__} {__version__}: `{field}`, {layers} layers of {channels} "
+            f"channels; schedule {self.schedule}, coefficient {self.coeff}"
+            + ("" if self.coeff > 0 else " (monitor only)")
+        )
+        position = self._position(trainer)
+        # fails here, not at the first batch, when the schedule ends before it starts
+        self.steering.coefficient(position, self._resolved_horizon)
+        if trainer.ckpt_path is not None:
+            self._log_restart(log, trainer.global_step)
+
+    # --- in training ---
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the coefficient, by whatever others have set in the meantime."""
+        if self._loss_term is None:
+            return
+        coeff = self.steering.coefficient(
+            self._position(trainer), self._resolved_horizon
+        )
+        _host.set_coefficient(pl_module.loss, self.name, coeff)
+        self._step_of_batch = trainer.global_step
+        self._loss_term.step = trainer.global_step
+        pl_module.log(f"loss_coeff/{self.name}", coeff)
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
+        """Stop before a gradient that is not finite reaches the weights."""
+        value = _host.last_value(pl_module.loss, self.name)
+        if self._loss_term is not None and value is not None:
+            self._loss_term.check_finite(
+                value, f"step {trainer.global_step}, epoch {trainer.current_epoch}"
+            )
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell a controller what the step that was just made has seen."""
+        stepped = trainer.global_step > self._step_of_batch
+        term = self._loss_term
+        if not (stepped and self.steering.needs_measurement and term is not None):
+            return
+        if term.last_batch is not None and self.name in pl_module.loss.entries:
+            self.steering.measured(_mean_square_debiased(term.last_batch))
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log the diagnosis of each layer over the validation data."""
+        for index, metric in enumerate(self._monitors):
+            diagnosis = metric.diagnosis()
+            pl_module.log_dict(
+                _log_values(f"val{index}_epoch/{self.name}", diagnosis), on_epoch=True
+            )
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Tell a controller the validation force error."""
+        if not self.steering.needs_measurement or trainer.sanity_checking:
+            return
+        metrics = trainer.callback_metrics
+        if self.guard_monitor not in metrics:
+            raise ValueError(
+                f"expected `guard_monitor` to be a logged metric, got "
+                f"'{self.guard_monitor}'; set it to one of "
+                f"{sorted(name for name in metrics if name.startswith('val'))}"
+            )
+        line = self.steering.validated(float(metrics[self.guard_monitor]))
+        if line is not None:
+            _host.rank_zero_logger(__name__).info(f"{__package__}: {line}")
+
+    # --- checkpoints ---
+
+    def state_dict(self) -> dict[str, Any]:
+        """Settings and the controller's state, Python numbers and strings only."""
+        return {"settings": self._settings, "steering": self.steering.state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the controller; settings are those of the present config."""
+        self._restored_settings = state_dict["settings"]
+        self.steering.restore(state_dict["steering"])
+
+    def on_save_checkpoint(
+        self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        """Leave nothing of the term in the state of the metrics."""
+        _host.strip_checkpoint(checkpoint, self.name)
+
+    # --- helpers ---
+
+    def _new_metric(self, **overrides: Any) -> EdgeCorrelation:
+        if self._layout is None:  # pragma: no cover
+            raise RuntimeError("expected the layout to be known")
+        metric = EdgeCorrelation(
+            self._layout.field,
+            self._layout.layer_dim,
+            **{**self._metric_options, **overrides},
+        )
+        metric.checked_by_callback = True
+        return metric
+
+    def _check_layers(self, layout: FeatureLayout) -> None:
+        layers: Any = self._metric_options["layers"]
+        bad = [i for i in layers or [] if not -layout.layers <= i < layout.layers]
+        if bad:
+            raise ValueError(
+                f"expected `layers` between 0 and {layout.layers - 1}, got {bad}; "
+                f"`{layout.field}` has {layout.layers} layers"
+            )
+        weights: Any = self._metric_options["layer_weights"]
+        count = layout.layers if layers is None else len(layers)
+        if weights is not None and len(weights) != count:
+            raise ValueError(
+                f"expected one of `layer_weights` for each of {count} layers, got "
+                f"{len(weights)}"
+            )
+
+    def _find_horizon(self, trainer: Any) -> tuple[float, float]:
+        """Steps in a unit, and the horizon in units."""
+        steps_per_unit = 1.0
+        if self.unit == "epoch":
+            batches = trainer.num_training_batches
+            steps_per_unit = float(ceil(batches / trainer.accumulate_grad_batches))
+        if self.horizon is not None:
+            return steps_per_unit, float(self.horizon)
+        total = float(trainer.estimated_stepping_batches)
+        open_ended = self.schedule in {"linear", "cosine", "cyclical"} and (
+            self._settings["stop"] is None
+        )
+        if open_ended and not isfinite(total):
+            raise ValueError(
+                f"expected a horizon for schedule {self.schedule}, got a trainer "
+                f"without max_epochs and max_steps; set one, or `horizon`"
+            )
+        return steps_per_unit, total / steps_per_unit
+
+    def _position(self, trainer: Any) -> float:
+        steps = trainer.global_step
+        return float(steps // self._steps_per_unit if self.unit == "epoch" else steps)
+
+    def _log_restart(self, log: Any, step: int) -> None:
+        before = self._restored_settings
+        if before is None:
+            log.info(f"{__package__}: turned on at step {step} of a restarted training")
+            return
+        changes = [
+            f"{key} {before.get(key)} -> {value}"
+            for key, value in self._settings.items()
+            if before.get(key) != value
+        ]
+        log.info(
+            f"{__package__}: restarted at step {step}, "
+            + ("settings changed: " + ", ".join(changes) if changes else "unchanged")
+        )
+
+
+def _plain(value: Any) -> Any:
+    return (
+        list(value)
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else value
+    )
+
+
+def _mean_square_debiased(m: Moments) -> float:
+    return float(debias(penalty(m, "square", floor=0.0).mean(), m.rows))
+
+
+def _log_values(prefix: str, diagnosis: Diagnosis) -> dict[str, Tensor]:
+    layers = range(diagnosis.rms.shape[0])
+    return {
+        f"{prefix}_layer{layer}_{_LOG_NAMES[field]}": getattr(diagnosis, field)[layer]
+        for layer in layers
+        for field in _LOGGED
+    }

@@ -1,0 +1,90 @@
+"""What ``+nequip_decorr=...`` puts into ``trainer._target_``: a Trainer factory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_DEFAULT_TRAINER = "lightning.Trainer"
+
+
+def build_trainer(
+    *,
+    decorr: Mapping[str, Any],
+    base_target: str | None = None,
+    callbacks: Any = None,
+    **trainer_options: Any,
+) -> Any:
+    """Build the config's own Trainer with the decorrelation callback added.
+
+    The option group sets two keys of the config, which is all that hydra can merge (it
+    cannot append to the list of callbacks):
+
+    .. code-block:: yaml
+
+        trainer:
+          _target_: nequip_decorr.build_trainer
+          decorr:
+            schedule: cosine
+            coeff: 3.0
+
+    Args:
+        decorr: options of :class:`nequip_decorr.EdgeDecorrelation`.
+        base_target: the Trainer class to build; None takes that of the config as it is
+            without the option group, and ``lightning.Trainer`` outside hydra.
+        callbacks: the config's own callbacks; one, several or None.
+        **trainer_options: everything else of ``trainer``, passed on unchanged.
+
+    Raises:
+        ValueError: for an unknown option in ``decorr``, or one out of range.
+    """
+    from hydra.utils import get_object
+
+    from .callback import EdgeDecorrelation
+
+    try:
+        ours = EdgeDecorrelation(**{str(k): _plain(v) for k, v in decorr.items()})
+    except TypeError as error:
+        raise ValueError(
+            f"expected `trainer.decorr` to hold options of EdgeDecorrelation, got one "
+            f"that it does not know ({error}); see its documentation"
+        ) from error
+    if callbacks is None:
+        callbacks = []
+    elif not isinstance(callbacks, Sequence):
+        callbacks = [callbacks]
+    target = base_target or _configured_trainer() or _DEFAULT_TRAINER
+    return get_object(target)(callbacks=[*callbacks, ours], **trainer_options)
+
+
+def _plain(value: Any) -> Any:
+    return (
+        list(value)
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else value
+    )
+
+
+def _configured_trainer() -> str | None:
+    """Trainer class of the running hydra application's config without our group."""
+    from hydra import compose
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    if not (GlobalHydra.instance().is_initialized() and HydraConfig.initialized()):
+        return None
+    config = HydraConfig.get()
+    group = __package__
+    overrides = [
+        override
+        for override in config.overrides.task
+        if not override.lstrip("+").startswith((f"{group}=", "trainer.decorr"))
+    ]
+    if f"{group}" in OmegaConf.to_container(config.runtime.choices) and len(
+        overrides
+    ) == len(list(config.overrides.task)):
+        overrides.append(f"~{group}")
+    composed = compose(config_name=config.job.config_name, overrides=overrides)
+    target = OmegaConf.select(composed, "trainer._target_")
+    return None if target is None else str(target)
