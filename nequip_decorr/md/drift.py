@@ -1,0 +1,168 @@
+"""Energy drift of an NVE run: how far the integrator and the surface leak energy.
+
+A thermostat hides drift, so this is a test of its own and never a failure event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nequip_decorr.md.results import Replica, RunResult
+
+WARM_UP_FRACTION = 0.2
+N_BLOCKS = 5
+MIN_SAMPLES = 4 * N_BLOCKS
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Energy drift of one NVE trajectory, after the warm-up.
+
+    Attributes:
+        slope_meV_per_atom_ps: least-squares slope of total energy per atom.
+        standard_error_meV_per_atom_ps: of the slope, from five blocks.
+        residual_meV_per_atom: root mean square about the fitted line.
+        largest_excursion_meV_per_atom: largest distance from the line.
+        drift_over_sigma_kinetic: drift over the fitted time / standard deviation of
+            the kinetic energy; None when the kinetic energy does not fluctuate.
+        duration_ps: fitted time.
+        n_samples: fitted samples.
+    """
+
+    slope_meV_per_atom_ps: float
+    standard_error_meV_per_atom_ps: float
+    residual_meV_per_atom: float
+    largest_excursion_meV_per_atom: float
+    drift_over_sigma_kinetic: float | None
+    duration_ps: float
+    n_samples: int
+
+
+def fit_drift(
+    time_ps: ArrayLike,
+    total_energy_eV: ArrayLike,  # noqa: N803
+    potential_energy_eV: ArrayLike,  # noqa: N803
+    n_atoms: int,
+) -> Drift:
+    """Least-squares drift of total energy per atom, in float64.
+
+    The first 20 % of the time are warm-up and left out. The standard error is that of
+    a line through the means of five equal blocks, on three degrees of freedom:
+    fluctuations that are correlated over less than a block do not make it too small,
+    as they would that of the fit to all samples.
+
+    Args:
+        time_ps: increasing times, shape (n,), ps.
+        total_energy_eV: potential + kinetic energy of the cell, shape (n,), eV.
+        potential_energy_eV: potential energy of the cell, shape (n,), eV.
+        n_atoms: atoms in the cell.
+
+    Raises:
+        ValueError: other lengths, times that do not increase, a value that is not
+            finite, or fewer than 20 samples after the warm-up.
+    """
+    time, total, potential = (
+        np.asarray(a, dtype=np.float64)
+        for a in (time_ps, total_energy_eV, potential_energy_eV)
+    )
+    _check(time, total, potential, n_atoms)
+    kept = time >= time[0] + WARM_UP_FRACTION * (time[-1] - time[0])
+    if kept.sum() < MIN_SAMPLES:
+        raise ValueError(
+            f"expected at least {MIN_SAMPLES} energies after the warm-up, got "
+            f"{int(kept.sum())}; record more often or run longer"
+        )
+    time = time[kept] - time[kept].mean()
+    kinetic = (total - potential)[kept] * 1000 / n_atoms
+    # energies per atom about their mean: the slope of small drifts on large totals
+    energy = (total[kept] - total[kept].mean()) * 1000 / n_atoms
+    slope = _slope(time, energy)
+    residual = energy - slope * time
+    duration = float(time[-1] - time[0])
+    sigma_kinetic = float(kinetic.std(ddof=1))
+    return Drift(
+        slope_meV_per_atom_ps=slope,
+        standard_error_meV_per_atom_ps=_block_error(time, energy),
+        residual_meV_per_atom=float(np.sqrt(np.mean(residual**2))),
+        largest_excursion_meV_per_atom=float(np.abs(residual).max()),
+        drift_over_sigma_kinetic=(
+            slope * duration / sigma_kinetic if sigma_kinetic > 0 else None
+        ),
+        duration_ps=duration,
+        n_samples=len(time),
+    )
+
+
+def replica_drift(replica: Replica) -> Drift:
+    """Drift of a replica's trace, up to its failure if it failed.
+
+    Raises:
+        ValueError: the trace is too short (see :func:`fit_drift`).
+    """
+    trace = replica.trace
+    end = replica.failure.time_ps if replica.failure is not None else np.inf
+    kept = [i for i, time in enumerate(trace.time_ps) if time < end]
+    return fit_drift(
+        [trace.time_ps[i] for i in kept],
+        [trace.total_energy_eV[i] for i in kept],
+        [trace.potential_energy_eV[i] for i in kept],
+        replica.n_atoms,
+    )
+
+
+def run_drift(result: RunResult) -> dict[int, Drift | str]:
+    """Drift of every replica of an NVE run by its index, or why there is none.
+
+    Empty for the other ensembles, whose thermostat hides it.
+    """
+    if result.ensemble != "nve":
+        return {}
+    drifts: dict[int, Drift | str] = {}
+    for replica in result.replicas:
+        try:
+            drifts[replica.index] = replica_drift(replica)
+        except ValueError as error:
+            drifts[replica.index] = str(error)
+    return drifts
+
+
+def _slope(time: np.ndarray, energy: np.ndarray) -> float:
+    centred = time - time.mean()
+    return float(centred @ energy / (centred @ centred))
+
+
+def _block_error(time: np.ndarray, energy: np.ndarray) -> float:
+    means = np.array(
+        [
+            (t.mean(), e.mean())
+            for t, e in zip(
+                np.array_split(time, N_BLOCKS),
+                np.array_split(energy, N_BLOCKS),
+                strict=True,
+            )
+        ]
+    )
+    t, e = means[:, 0] - means[:, 0].mean(), means[:, 1] - means[:, 1].mean()
+    residual = e - _slope(t, e) * t
+    return float(np.sqrt(residual @ residual / (N_BLOCKS - 2) / (t @ t)))
+
+
+def _check(
+    time: np.ndarray, total: np.ndarray, potential: np.ndarray, n_atoms: int
+) -> None:
+    if not n_atoms > 0:
+        raise ValueError(f"expected at least one atom, got {n_atoms}")
+    if not (time.ndim == 1 and time.shape == total.shape == potential.shape):
+        raise ValueError(
+            "expected times and energies of one length, got shapes "
+            f"{time.shape}, {total.shape} and {potential.shape}"
+        )
+    if not (len(time) >= MIN_SAMPLES and np.all(np.diff(time) > 0)):
+        raise ValueError(
+            f"expected at least {MIN_SAMPLES} increasing times, got {len(time)}"
+        )
+    if not (np.isfinite(total).all() and np.isfinite(potential).all()):
+        raise ValueError("expected finite energies; give only the part before failure")
