@@ -123,13 +123,13 @@ def bootstrap_weights(
     The n replicas have their cluster's weight; the last column is the pseudo-replica's,
     ``pseudo_weight`` times that of one replica on average.
     """
-    n, n_clusters = len(clusters), int(clusters.max()) + 1
+    n_clusters = int(clusters.max()) + 1
+    size = len(clusters) / n_clusters
     generator = np.random.default_rng(seed)
     weights = generator.standard_gamma(1.0, size=(N_BOOTSTRAP, n_clusters))
-    pseudo = generator.standard_gamma(
-        pseudo_weight * n_clusters / n, size=(N_BOOTSTRAP, 1)
-    )
-    return np.hstack([weights[:, clusters], pseudo])
+    # a share of a cluster, in the weight of as many replicas as a cluster has
+    share = generator.standard_gamma(pseudo_weight / size, size=(N_BOOTSTRAP, 1))
+    return np.hstack([weights[:, clusters], size * share])
 
 
 def pseudo_scores(
