@@ -82,7 +82,8 @@ class Replica:
     ``time_ps`` is the time of failure, or of censoring when ``failure`` is None.
     ``structure`` is the index of the starting structure: the cluster of the bootstrap
     and, with ``seed`` and ``temperature_K``, the key under which two models' replicas
-    are paired.
+    are paired. ``trajectory`` is the path of its recorded positions (extxyz, sound
+    frames only), relative to the result file.
     """
 
     index: int
@@ -96,6 +97,7 @@ class Replica:
     failure: Failure | None = None
     censored_by: str | None = None
     trace: Trace = field(default_factory=Trace)
+    trajectory: str | None = None
 
     @property
     def failed(self) -> bool:

@@ -1,0 +1,222 @@
+"""Tests of what is near what: overlap, isolation, fragments, bonds.
+
+Each keeps a short list of pairs that settles the question for most steps, and
+searches for neighbours anew only when atoms have moved so far that it may not.
+The answer is that of a full search at every call. Radii are the covalent radii of
+:data:`ase.data.covalent_radii`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+from matscipy.neighbours import neighbour_list
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+from scipy.spatial import cKDTree
+
+from nequip_decorr.md.engine import Array
+
+Indices = NDArray[np.int64]
+
+#: A pair closer than this times the sum of the covalent radii is bonded at the start.
+BOND_RATIO = 1.25
+
+#: Pairs up to this much beyond the limit are watched, Angstrom.
+SKIN_A = 1.0
+
+
+class Pairs(NamedTuple):
+    """Pairs of atoms with the translation of the second, and their lengths."""
+
+    first: Indices
+    second: Indices
+    offset_A: Array
+    distance_A: Array
+
+    def lengths(self, positions_A: Array) -> Array:
+        """Their lengths at other positions."""
+        vectors = positions_A[self.second] - positions_A[self.first] + self.offset_A
+        return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
+
+    def take(self, which: NDArray[np.bool_] | Indices) -> Pairs:
+        """Those that a mask keeps, or indices name."""
+        return Pairs(
+            self.first[which],
+            self.second[which],
+            self.offset_A[which],
+            self.distance_A[which],
+        )
+
+
+def find_pairs(atoms: Atoms, positions_A: Array, cutoff_A: float) -> Pairs:
+    """All pairs up to a distance, each in both directions, images included."""
+    if not atoms.pbc.any():
+        # a tree copes with a molecule in pieces that are far apart
+        half = cKDTree(positions_A).query_pairs(cutoff_A, output_type="ndarray")
+        first = np.concatenate([half[:, 0], half[:, 1]])
+        second = np.concatenate([half[:, 1], half[:, 0]])
+        offset = np.zeros((len(first), 3))
+    else:
+        first, second, shift = neighbour_list(
+            "ijS",
+            positions=positions_A,
+            cell=atoms.cell.complete().array,
+            pbc=atoms.pbc,
+            cutoff=cutoff_A,
+        )
+        first, second = first.astype(np.int64), second.astype(np.int64)
+        offset = shift @ atoms.cell.array
+    pairs = Pairs(first, second, offset, np.empty(0))
+    return pairs._replace(distance_A=pairs.lengths(positions_A))
+
+
+def covalent_sums(atoms: Atoms, pairs: Pairs) -> Array:
+    """Sum of the covalent radii of each pair."""
+    radii = covalent_radii[atoms.numbers]
+    return np.asarray(radii[pairs.first] + radii[pairs.second])
+
+
+def pairs_within(
+    atoms: Atoms, positions_A: Array, ratio: float, skin_A: float = 0.0
+) -> tuple[Pairs, Array]:
+    """Pairs closer than ``ratio`` times their covalent sum (plus a skin); the sums."""
+    cutoff = 2 * ratio * covalent_radii[atoms.numbers].max() + skin_A
+    pairs = find_pairs(atoms, positions_A, cutoff)
+    sums = covalent_sums(atoms, pairs)
+    near = pairs.distance_A <= ratio * sums + skin_A
+    return pairs.take(near), sums[near]
+
+
+class Close(NamedTuple):
+    """A pair with its distance and the limit of that distance."""
+
+    atoms: tuple[int, int]
+    distance_A: float
+    limit_A: float
+
+
+class Overlap:
+    """The pair that is closest, relative to its limit, if it is closer than that.
+
+    Args:
+        atoms: numbers, cell and periodicity.
+        ratio: limit over the sum of the covalent radii.
+    """
+
+    def __init__(self, atoms: Atoms, ratio: float) -> None:
+        self._atoms = atoms
+        self._ratio = ratio
+        self._built_at: Array | None = None
+
+    def __call__(self, positions_A: Array) -> Close | None:
+        """The worst overlapping pair, or None."""
+        if self._stale(positions_A):
+            pairs, sums = pairs_within(self._atoms, positions_A, self._ratio, SKIN_A)
+            half = pairs.first <= pairs.second
+            self._pairs, self._limits = pairs.take(half), self._ratio * sums[half]
+            self._built_at = positions_A
+        if not len(self._limits):
+            return None
+        distances = self._pairs.lengths(positions_A)
+        if (distances >= self._limits).all():
+            return None
+        worst = int(np.argmin(distances / self._limits))
+        return Close(
+            (int(self._pairs.first[worst]), int(self._pairs.second[worst])),
+            float(distances[worst]),
+            float(self._limits[worst]),
+        )
+
+    def _stale(self, positions_A: Array) -> bool:
+        if self._built_at is None:
+            return True
+        moved = positions_A - self._built_at
+        return not (np.einsum("ij,ij->i", moved, moved).max() <= (SKIN_A / 2) ** 2)
+
+
+class Isolation:
+    """Atoms that had a neighbour in the start structure and have none any more.
+
+    Args:
+        atoms: the start structure.
+        ratio: how near a neighbour is, over the sum of the covalent radii.
+    """
+
+    def __init__(self, atoms: Atoms, ratio: float) -> None:
+        self._atoms = atoms
+        self._ratio = ratio
+        self._tested = np.ones(len(atoms), dtype=bool)
+        self._tested = self._search(atoms.positions)
+
+    def __call__(self, positions_A: Array) -> tuple[int, ...]:
+        """Indices of the isolated atoms."""
+        if (self._witness.lengths(positions_A) <= self._limits).all():
+            return ()
+        alone = self._tested & ~self._search(positions_A)
+        return tuple(int(i) for i in np.flatnonzero(alone))
+
+    def _search(self, positions_A: Array) -> NDArray[np.bool_]:
+        """Find each atom's nearest neighbour; which atoms have one."""
+        pairs, sums = pairs_within(self._atoms, positions_A, self._ratio)
+        order = np.lexsort((pairs.distance_A / sums, pairs.first))
+        owners, best = np.unique(pairs.first[order], return_index=True)
+        chosen = order[best][self._tested[owners]]
+        self._witness = pairs.take(chosen)
+        self._limits = self._ratio * sums[chosen]
+        found = np.zeros(len(self._atoms), dtype=bool)
+        found[owners] = True
+        return found
+
+
+class Fragments:
+    """The piece that came off: more pieces than in the start structure.
+
+    Args:
+        atoms: the start structure.
+        ratio: what holds pieces together, over the sum of the covalent radii.
+    """
+
+    def __init__(self, atoms: Atoms, ratio: float) -> None:
+        self._atoms = atoms
+        self._ratio = ratio
+        self.at_start = int(self._search(atoms.positions).max()) + 1
+
+    def __call__(self, positions_A: Array) -> tuple[int, tuple[int, ...]]:
+        """How many pieces there are, and the atoms of the smallest new one."""
+        if (self._tree.lengths(positions_A) <= self._limits).all():
+            return self.at_start, ()
+        labels = self._search(positions_A)
+        sizes = np.bincount(labels)
+        smallest = np.flatnonzero(labels == np.argmin(sizes))
+        return len(sizes), tuple(int(i) for i in smallest)
+
+    def _search(self, positions_A: Array) -> NDArray[np.int32]:
+        """Find a tree that spans each piece; each atom's piece."""
+        pairs, sums = pairs_within(self._atoms, positions_A, self._ratio)
+        n = len(self._atoms)
+        order = np.argsort(pairs.distance_A, kind="stable")
+        keys, best = np.unique(
+            pairs.first[order] * n + pairs.second[order], return_index=True
+        )
+        shortest = order[best]
+        graph = coo_array(
+            (pairs.distance_A[shortest], (keys // n, keys % n)), shape=(n, n)
+        ).tocsr()
+        tree = minimum_spanning_tree(graph).tocoo()
+        chosen = shortest[
+            np.searchsorted(keys, tree.row.astype(np.int64) * n + tree.col)
+        ]
+        self._tree = pairs.take(chosen)
+        self._limits = self._ratio * sums[chosen]
+        return np.asarray(connected_components(graph, directed=False)[1])
+
+
+def start_bonds(atoms: Atoms) -> Pairs:
+    """The bonds of a start structure, each once."""
+    pairs, _ = pairs_within(atoms, atoms.positions, BOND_RATIO)
+    return pairs.take(pairs.first < pairs.second)

@@ -1,0 +1,306 @@
+"""When a trajectory has failed: the tests, in their order, on one replica.
+
+Every comparison is written so that a number that is not one fails it. The limits and
+where they come from are in :class:`nequip_decorr.md.protocol.Criteria`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase import Atoms, units
+
+from nequip_decorr.md.bonding import Fragments, Isolation, Overlap, start_bonds
+from nequip_decorr.md.engine import Array, Frame
+from nequip_decorr.md.protocol import Criteria
+
+
+class Violation(NamedTuple):
+    """A test that failed: cause, a line for a person, atoms, value and limit."""
+
+    cause: str
+    message: str
+    atoms: tuple[int, ...] = ()
+    value: float | None = None
+    limit: float | None = None
+
+
+class Watch:
+    """Tests one replica step by step; see :mod:`nequip_decorr.md.engine` for when.
+
+    Args:
+        atoms: the start structure: reference of bonds and pieces.
+        criteria: the limits.
+        timestep_fs: turns the times among the limits into steps.
+        degrees_of_freedom: of the kinetic energy.
+        target_temperature_K: the thermostat's temperature at a step.
+        check_interval_steps: how often bonds, pieces and isolation are tested.
+    """
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        criteria: Criteria,
+        *,
+        timestep_fs: float,
+        degrees_of_freedom: int,
+        target_temperature_K: Callable[[int], float],
+        check_interval_steps: int = 1,
+    ) -> None:
+        self._atoms = atoms
+        self._criteria = criteria
+        self._timestep_fs = timestep_fs
+        self._dof = degrees_of_freedom
+        self._target = target_temperature_K
+        self._check_interval = check_interval_steps
+        self._inverse_masses = 1 / atoms.get_masses()
+        self._symbols = atoms.get_chemical_symbols()
+        self._last_positions: Array | None = None
+        #: temperature of the last step, K
+        self.temperature_K = np.nan
+        #: kinetic energy of the last step, eV
+        self.kinetic_energy_eV = np.nan
+        limits = criteria
+        self._overlap = _made(Overlap, atoms, limits.min_distance_ratio)
+        self._isolation = _made(Isolation, atoms, limits.isolation_ratio)
+        self._fragments = _made(Fragments, atoms, limits.fragment_ratio)
+        self._bonds = start_bonds(atoms) if limits.max_bond_deviation_A else None
+        n_bonds = 0 if self._bonds is None else len(self._bonds.first)
+        # the step at which a limit that needs confirming was first passed, -1: not
+        self._hot_since = -1
+        self._off_since = np.full(n_bonds, -1, dtype=np.int64)
+
+    @property
+    def calm(self) -> bool:
+        """Whether no limit is passed that only waits for confirmation."""
+        return self._hot_since < 0 and not (self._off_since >= 0).any()
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`restore` needs, in types that JSON knows."""
+        return {"hot_since": self._hot_since, "off_since": self._off_since.tolist()}
+
+    def restore(self, state: dict[str, Any], positions_A: Array) -> None:
+        """Go on from a state at these positions."""
+        self._hot_since = int(state["hot_since"])
+        self._off_since = np.array(state["off_since"], dtype=np.int64)
+        self._last_positions = positions_A
+
+    def before_forces(self, positions_A: Array) -> Violation | None:
+        """The tests of new positions, before the model is called on them."""
+        if not np.isfinite(positions_A).all():
+            return self._nonfinite("positions", positions_A)
+        last, limit = self._last_positions, self._criteria.max_displacement_A
+        if last is not None and limit is not None:
+            ways = np.linalg.norm(positions_A - last, axis=1)
+            if not ways.max() <= limit:
+                worst = int(np.argmax(ways))
+                return Violation(
+                    "blowup",
+                    f"{self._name(worst)} moved {ways[worst]:.3g} A in one step, "
+                    f"limit {limit:g} A",
+                    (worst,),
+                    float(ways[worst]),
+                    limit,
+                )
+        self._last_positions = positions_A
+        return None
+
+    def after_step(self, frame: Frame) -> Violation | None:
+        """The tests of a whole step, in their order; the first that fails."""
+        violation = self._not_finite(frame) or self._force(frame.forces_eV_per_A)
+        if violation:
+            return violation
+        violation = self._too_close(frame.positions_A) or self._runaway(frame)
+        if violation or frame.step % self._check_interval:
+            return violation
+        return self._dissociated(frame)
+
+    def _not_finite(self, frame: Frame) -> Violation | None:
+        if not np.isfinite(frame.energy_eV):
+            return Violation("nonfinite", f"the energy is {frame.energy_eV}")
+        for name, values in (
+            ("forces", frame.forces_eV_per_A),
+            ("momenta", frame.momenta),
+            ("positions", frame.positions_A),
+        ):
+            if not np.isfinite(values).all():
+                return self._nonfinite(name, values)
+        return None
+
+    def _nonfinite(self, name: str, values: Array) -> Violation:
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        return Violation(
+            "nonfinite",
+            f"{name} of {self._names(bad)} not finite",
+            tuple(int(i) for i in bad),
+        )
+
+    def _force(self, forces: Array) -> Violation | None:
+        limit = self._criteria.max_force_eV_per_A
+        if limit is None:
+            return None
+        sizes = np.linalg.norm(forces, axis=1)
+        if sizes.max() <= limit:
+            return None
+        worst = int(np.argmax(sizes))
+        return Violation(
+            "blowup",
+            f"force on {self._name(worst)} is {sizes[worst]:.4g} eV/A, "
+            f"limit {limit:g} eV/A",
+            (worst,),
+            float(sizes[worst]),
+            limit,
+        )
+
+    def _too_close(self, positions_A: Array) -> Violation | None:
+        close = self._overlap(positions_A) if self._overlap else None
+        if close is None:
+            return None
+        return Violation(
+            "overlap",
+            f"{self._names(close.atoms)} are {close.distance_A:.3f} A apart, "
+            f"limit {close.limit_A:.3f} A",
+            close.atoms,
+            close.distance_A,
+            close.limit_A,
+        )
+
+    def _runaway(self, frame: Frame) -> Violation | None:
+        squares = np.einsum("ij,ij->i", frame.momenta, frame.momenta)
+        kinetic = 0.5 * squares * self._inverse_masses
+        self.kinetic_energy_eV = float(kinetic.sum())
+        self.temperature_K = 2 * self.kinetic_energy_eV / (self._dof * units.kB)
+        return (
+            self._too_hot()
+            or self._hot_atom(kinetic, frame.step)
+            or self._hot_for_long(frame.step)
+        )
+
+    def _too_hot(self) -> Violation | None:
+        limit = self._criteria.max_temperature_K
+        if limit is None or self.temperature_K <= limit:
+            return None
+        return Violation(
+            "runaway",
+            f"temperature is {self.temperature_K:.0f} K, limit {limit:g} K",
+            (),
+            self.temperature_K,
+            limit,
+        )
+
+    def _hot_atom(self, kinetic_eV: Array, step: int) -> Violation | None:
+        limit = self._criteria.max_atom_kinetic_kT
+        if limit is None:
+            return None
+        in_kT = kinetic_eV / (units.kB * self._target(step))
+        if in_kT.max() <= limit:
+            return None
+        worst = int(np.argmax(in_kT))
+        return Violation(
+            "runaway",
+            f"kinetic energy of {self._name(worst)} is {in_kT[worst]:.1f} kT, "
+            f"limit {limit:g} kT",
+            (worst,),
+            float(in_kT[worst]),
+            limit,
+        )
+
+    def _hot_for_long(self, step: int) -> Violation | None:
+        sigma = self._criteria.runaway_sigma
+        if sigma is None:
+            return None
+        limit = self._target(step) * (1 + sigma * np.sqrt(2 / self._dof))
+        if self.temperature_K <= limit:
+            self._hot_since = -1
+            return None
+        if self._hot_since < 0:
+            self._hot_since = step
+        time_fs = self._criteria.runaway_time_fs
+        if not (step - self._hot_since) * self._timestep_fs >= time_fs:
+            return None
+        return Violation(
+            "runaway",
+            f"temperature is {self.temperature_K:.0f} K, above its limit of "
+            f"{limit:.0f} K since {self._ps(self._hot_since)} ps",
+            (),
+            self.temperature_K,
+            float(limit),
+        )
+
+    def _dissociated(self, frame: Frame) -> Violation | None:
+        return (
+            self._broken_bond(frame)
+            or self._in_pieces(frame.positions_A)
+            or self._isolated(frame.positions_A)
+        )
+
+    def _broken_bond(self, frame: Frame) -> Violation | None:
+        limit = self._criteria.max_bond_deviation_A
+        if limit is None or self._bonds is None or not len(self._off_since):
+            return None
+        lengths = self._bonds.lengths(frame.positions_A)
+        fine = np.abs(lengths - self._bonds.distance_A) <= limit
+        self._off_since[fine] = -1
+        self._off_since[~fine & (self._off_since < 0)] = frame.step
+        age_fs = (frame.step - self._off_since) * self._timestep_fs
+        broken = ~fine & (age_fs >= self._criteria.bond_confirm_fs)
+        if not broken.any():
+            return None
+        bond = int(np.argmax(np.where(broken, age_fs, -1)))
+        pair = (int(self._bonds.first[bond]), int(self._bonds.second[bond]))
+        off = float(abs(lengths[bond] - self._bonds.distance_A[bond]))
+        return Violation(
+            "dissociation",
+            f"bond {self._names(pair)} is {off:.2f} A off its "
+            f"{self._bonds.distance_A[bond]:.2f} A, limit {limit:g} A, "
+            f"first crossed at {self._ps(int(self._off_since[bond]))} ps",
+            pair,
+            off,
+            limit,
+        )
+
+    def _in_pieces(self, positions_A: Array) -> Violation | None:
+        if not self._fragments:
+            return None
+        pieces, smallest = self._fragments(positions_A)
+        if pieces <= self._fragments.at_start:
+            return None
+        return Violation(
+            "dissociation",
+            f"{pieces} pieces, {self._fragments.at_start} at the start; the smallest "
+            f"is {self._names(smallest)}",
+            smallest,
+            float(pieces),
+            float(self._fragments.at_start),
+        )
+
+    def _isolated(self, positions_A: Array) -> Violation | None:
+        alone = self._isolation(positions_A) if self._isolation else ()
+        if not alone:
+            return None
+        return Violation(
+            "dissociation",
+            f"{self._names(alone)} without a neighbour within "
+            f"{self._criteria.isolation_ratio:g} x the covalent radii",
+            alone,
+            None,
+            self._criteria.isolation_ratio,
+        )
+
+    def _ps(self, step: int) -> str:
+        return f"{step * self._timestep_fs / 1000:.4g}"
+
+    def _name(self, index: int) -> str:
+        return f"{self._symbols[index]}{index}"
+
+    def _names(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> str:
+        names = [self._name(int(i)) for i in indices]
+        if len(names) > 4:
+            return f"{', '.join(names[:4])} and {len(names) - 4} more"
+        return ", ".join(names)
+
+
+def _made(kind: Any, atoms: Atoms, ratio: float | None) -> Any:
+    return None if ratio is None else kind(atoms, ratio)

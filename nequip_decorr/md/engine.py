@@ -1,0 +1,150 @@
+"""The contract between what moves atoms and what judges the motion.
+
+An engine takes replicas as :class:`Job` and moves them until the observer lets go of
+them. It knows nothing of criteria, horizons, records or files. For every job, in any
+order and in batches as large as it likes, it calls
+
+1. ``before_forces(replica, step, positions)`` when new positions stand and the model
+   has not been called on them. On False the replica is dropped: the model never sees
+   these positions.
+2. the model, which sees a batch of positions that were all let through;
+3. ``after_step(frame, snapshot)`` when positions, momenta, forces and energy of the
+   step stand, before anything moves again. On False the replica is dropped.
+
+A fresh job (``state.forces_eV_per_A is None``) begins with 1-3 for its step 0; a
+resumed one begins with the step after ``state.step`` and does not call the model on
+positions whose forces it has.
+
+What an engine promises:
+
+- A replica's path depends on its job alone: its random numbers come from
+  ``job.entropy`` and ``state.rng_state``, never from who shares the batch.
+- The random numbers of a replica and what they mean are the engine's own, but the
+  start is not: positions and momenta come with the job.
+- A dropped replica costs nothing from then on. Numbers that are not finite in one
+  replica leave the others as they were.
+- ``frame`` arrays belong to the observer: the engine writes to none of them again.
+- ``snapshot()`` is called at most once, during ``after_step``; an engine started
+  from it continues bit for bit (on the CPU) as if it had never stopped.
+- Positions are not wrapped into the cell.
+- A model that raises is asked again. When it raises again on these positions, and
+  still works on the last good ones, the replica is dropped by ``fault``; when it
+  fails there too, the model or the machine is broken: :class:`ModelBrokenError`.
+  Memory that runs out is :class:`OutOfMemoryError`; both end ``run``.
+- What the observer raises passes through.
+
+Momenta are in ase units, amu * Angstrom / (ase time); Langevin dynamics keep all 3N
+degrees of freedom, Nose-Hoover and NVE conserve the (zero) total momentum
+(:func:`degrees_of_freedom`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Array = NDArray[np.float64]
+
+
+class ModelBrokenError(RuntimeError):
+    """The model fails where it has worked before: nothing to blame a replica for."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """The model needs more memory than there is."""
+
+
+@dataclass(frozen=True)
+class MDState:
+    """All that decides how a replica goes on.
+
+    Attributes:
+        step: steps taken.
+        positions_A: (N, 3), not wrapped.
+        momenta: (N, 3), ase units.
+        forces_eV_per_A: (N, 3), None before the first model call.
+        energy_eV: potential energy, None before the first model call.
+        rng_state: the generator's state, in types that JSON knows; None for fresh.
+        extra: the engine's own arrays (a thermostat's variables).
+    """
+
+    step: int
+    positions_A: Array
+    momenta: Array
+    forces_eV_per_A: Array | None = None
+    energy_eV: float | None = None
+    rng_state: dict[str, Any] | None = None
+    extra: Mapping[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One replica to move.
+
+    Attributes:
+        replica: its index, by which the observer knows it.
+        atoms: numbers, masses, cell and periodicity (positions are in ``state``).
+        temperature_K: target (at the start, for a ramp).
+        entropy: seeds the replica's own random numbers
+            (:class:`numpy.random.SeedSequence`).
+        state: where it stands.
+    """
+
+    replica: int
+    atoms: Atoms
+    temperature_K: float
+    entropy: tuple[int, ...]
+    state: MDState
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One step of one replica, as the observer sees it."""
+
+    replica: int
+    step: int
+    positions_A: Array
+    momenta: Array
+    forces_eV_per_A: Array
+    energy_eV: float
+
+
+class Observer(Protocol):
+    """What an engine reports to; see the module's docstring for when."""
+
+    def before_forces(self, replica: int, step: int, positions_A: Array) -> bool:
+        """Whether the model may be called on these positions."""
+
+    def after_step(self, frame: Frame, snapshot: Callable[[], MDState]) -> bool:
+        """Whether the replica goes on."""
+
+    def fault(self, replica: int, step: int, error: Exception) -> None:
+        """The model raises, reproducibly, on this replica's positions of ``step``."""
+
+
+class Engine(Protocol):
+    """Moves replicas; built for one model, ensemble and time step."""
+
+    #: whether jobs are best handed over all at once
+    batched: bool
+
+    def run(self, jobs: Iterable[Job], observer: Observer) -> None:
+        """Move the jobs until the observer has let go of each."""
+
+
+def degrees_of_freedom(n_atoms: int, ensemble: str) -> int:
+    """Kinetic degrees of freedom of ``n_atoms`` under one of the ensembles.
+
+    Langevin noise moves the centre of mass as it does any other coordinate: 3N.
+    Nose-Hoover chains and NVE conserve the total momentum, which starts at zero:
+    3N - 3. A single atom keeps its three (its momentum is not taken away).
+    """
+    conserved = ensemble in ("nose-hoover", "nve") and n_atoms > 1
+    return 3 * n_atoms - 3 * conserved

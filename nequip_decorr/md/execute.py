@@ -1,0 +1,139 @@
+"""Running replicas in one process, and what a stop leaves behind."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, MutableSequence, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nequip_decorr.md import engines
+from nequip_decorr.md.checkpoint import RunFolder
+from nequip_decorr.md.engine import (
+    Array,
+    Frame,
+    MDState,
+    ModelBrokenError,
+    OutOfMemoryError,
+)
+from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.md.replica import Plan, Repeat, ReplicaRun, half_step_outcome
+from nequip_decorr.md.results import Failure
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a run stopped before its end: a reason of ``CENSORED_BY``, and a line."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every process of a run has in common.
+
+    Attributes:
+        model: what the engine's ``load`` gave, or an ase calculator.
+        engine: name of the engine.
+        protocol: how replicas run.
+        folder: where everything is kept.
+        save_every_s: wall time between two saved states of a replica.
+        steps: the step of each replica, written as it goes; of one that has ended,
+            its complement (``~step``, which is negative).
+        poll: called at each step; True asks all to stop.
+    """
+
+    model: Any
+    engine: str
+    protocol: Protocol
+    folder: RunFolder
+    save_every_s: float
+    steps: MutableSequence[int]
+    poll: Callable[[], bool]
+
+
+def run_replicas(plans: Sequence[Plan], work: Work) -> Stop | None:
+    """Run replicas to their ends; each is kept in the folder as it ends.
+
+    Returns:
+        None when all have ended, else why not; their states are then in the folder,
+        as far as they could be saved.
+    """
+    try:
+        return _run(plans, work)
+    except OutOfMemoryError as error:
+        return Stop(
+            "out_of_memory",
+            f"the model ran out of memory ({error}); free some, or use fewer "
+            "processes, and run the same command again",
+        )
+    except ModelBrokenError as error:
+        return Stop("interrupt", str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return Stop(
+            "disk_full",
+            f"no space is left for {work.folder.path}; free some and run the same "
+            "command again",
+        )
+
+
+def _run(plans: Sequence[Plan], work: Work) -> Stop | None:
+    runs = {
+        plan.index: ReplicaRun(plan, work.protocol, work.folder, work.save_every_s)
+        for plan in plans
+    }
+    observer = _Runs(runs, work)
+    engine = engines.build(work.engine, work.model, work.protocol)
+    engine.run([run.job() for run in runs.values()], observer)
+    if observer.stopped:
+        return Stop("interrupt", "interrupted; run the same command again to go on")
+    return None
+
+
+class _Runs:
+    """The engine's observer: hands each replica's news to its own run."""
+
+    def __init__(self, runs: dict[int, ReplicaRun], work: Work) -> None:
+        self._runs = runs
+        self._work = work
+        self.stopped = False
+
+    def before_forces(self, replica: int, step: int, positions_A: Array) -> bool:
+        run = self._runs[replica]
+        return run.before_forces(step, positions_A) or self._end(run, step)
+
+    def after_step(self, frame: Frame, snapshot: Callable[[], MDState]) -> bool:
+        run = self._runs[frame.replica]
+        if not run.after_step(frame, snapshot):
+            return self._end(run, frame.step)
+        self._work.steps[frame.replica] = frame.step
+        if self.stopped or self._work.poll():
+            self.stopped = True
+            run.save(snapshot())
+            return False
+        return True
+
+    def fault(self, replica: int, step: int, error: Exception) -> None:
+        run = self._runs[replica]
+        run.fault(step, error)
+        self._end(run, step)
+
+    def _end(self, run: ReplicaRun, step: int) -> bool:
+        failure, start = run.failure, run.last_good
+        if self._work.protocol.half_step_repeat and failure and start:
+            half_step = repeat(run, start, failure.step, self._work)
+            run.finish(half_step_outcome(failure, half_step))
+        else:
+            run.finish(failure)
+        self._work.steps[run.plan.index] = ~step
+        return False
+
+
+def repeat(run: ReplicaRun, start: Frame, step: int, work: Work) -> Failure | None:
+    """Repeat a failure of ``step`` at half the time step; how that failed, or None."""
+    again = Repeat(run.plan, work.protocol, start, step)
+    engine = engines.build(work.engine, work.model, again.protocol)
+    engine.run([again.job()], again)
+    return again.failure

@@ -1,0 +1,192 @@
+"""Models to judge: NequIP files of every kind, or any ase calculator."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: kind of a model file -> how its name ends
+KINDS = {
+    "package": ".nequip.zip",
+    "aotinductor": ".nequip.pt2",
+    "torchscript": ".nequip.pth",
+    "checkpoint": ".ckpt",
+}
+
+Loader = Callable[[Path, str, str], Any]
+
+
+@dataclass(frozen=True)
+class ModelHandle:
+    """A model that was found sound, and how to get at it in any process.
+
+    Attributes:
+        path: the file, or the name of a calculator's class.
+        kind: one of :data:`KINDS`, or ``calculator``.
+        sha256: of the file; None for a calculator.
+        species: chemical symbols that the model knows, None for any.
+        cutoff_A: its cutoff, None when not known.
+        open: makes the object that the engine uses; None when only ``loaded`` is
+            there, and the model cannot go to other processes.
+        loaded: that object in this process.
+    """
+
+    path: str
+    kind: str
+    sha256: str | None
+    species: tuple[str, ...] | None
+    cutoff_A: float | None
+    open: Callable[[], Any] | None
+    loaded: Any = field(repr=False, compare=False)
+
+    def describe(self) -> dict[str, Any]:
+        """What a result file says of the model."""
+        return {
+            "path": self.path,
+            "sha256": self.sha256,
+            "kind": self.kind,
+            "species": None if self.species is None else list(self.species),
+        }
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """Loads a model file; picklable, so that worker processes can."""
+
+    loader: Loader
+    path: Path
+    kind: str
+    device: str
+
+    def __call__(self) -> Any:
+        return self.loader(self.path, self.kind, self.device)
+
+
+def model_kind(path: str | Path) -> str:
+    """Kind of a model file, by the end of its name.
+
+    Raises:
+        ValueError: when it ends like none of them.
+    """
+    for kind, ending in KINDS.items():
+        if str(path).endswith(ending):
+            return kind
+    endings = ", ".join(f"{ending} ({kind})" for kind, ending in KINDS.items())
+    raise ValueError(
+        f"expected a model file that ends in {endings}, got {path}; "
+        "train with nequip-train or convert with nequip-package or nequip-compile"
+    )
+
+
+def load_nequip_calculator(path: Path, kind: str, device: str) -> Any:
+    """Load a model file as NequIP's ase calculator."""
+    from nequip.integrations.ase import NequIPCalculator
+
+    if kind in ("checkpoint", "package"):
+        return NequIPCalculator._from_saved_model(
+            path, device=device, chemical_species_to_atom_type_map=True
+        )
+    return NequIPCalculator.from_compiled_model(
+        path, device=device, chemical_species_to_atom_type_map=True
+    )
+
+
+def load_model(
+    path: str | Path,
+    device: str = "cpu",
+    loader: Loader = load_nequip_calculator,
+) -> ModelHandle:
+    """Open a model file and learn what it knows.
+
+    Args:
+        path: checkpoint, package, or compiled model.
+        device: where the model runs, ``cpu`` or ``cuda``.
+        loader: makes what the engine uses of path, kind and device; the object has
+            the ``transforms`` of NequIP's integrations.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is no model that NequIP loads.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected a model file, got {path}, which is not there; give its path"
+        )
+    kind = model_kind(path)
+    opener = _Opener(loader, path.resolve(), kind, device)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded = opener()
+        species, cutoff_A = _known(loaded.transforms)
+    except Exception as error:
+        text = " ".join(str(error).split()) or "no message"
+        raise ValueError(
+            f"expected a {kind} of NequIP that loads on {device}, got {path} "
+            f"({type(error).__name__}: {text[:300]}); write it again with this "
+            "version of NequIP"
+        ) from error
+    return ModelHandle(
+        path=str(path),
+        kind=kind,
+        sha256=_sha256(path),
+        species=species,
+        cutoff_A=cutoff_A,
+        open=opener,
+        loaded=loaded,
+    )
+
+
+def calculator_model(calculator: Any) -> ModelHandle:
+    """An ase calculator, or a function that makes one, as a model.
+
+    Only a function (importable by name) can go to several processes.
+
+    Raises:
+        ValueError: when it is neither, or has no energy and forces.
+    """
+    from ase.calculators.calculator import BaseCalculator
+
+    is_calculator = isinstance(calculator, BaseCalculator)
+    loaded = calculator if is_calculator else calculator()
+    properties = getattr(loaded, "implemented_properties", ())
+    if not {"energy", "forces"} <= set(properties):
+        raise ValueError(
+            f"expected an ase calculator with energy and forces, got {loaded!r}"
+        )
+    return ModelHandle(
+        path=f"{type(loaded).__module__}.{type(loaded).__qualname__}",
+        kind="calculator",
+        sha256=None,
+        species=None,
+        cutoff_A=None,
+        open=None if is_calculator else calculator,
+        loaded=loaded,
+    )
+
+
+def _known(transforms: Any) -> tuple[tuple[str, ...], float]:
+    """Species and cutoff, from the transforms of an integration of NequIP."""
+    from nequip.data.transforms import (
+        ChemicalSpeciesToAtomTypeMapper,
+        NeighborListTransform,
+    )
+
+    mapper = next(
+        t for t in transforms if isinstance(t, ChemicalSpeciesToAtomTypeMapper)
+    )
+    neighbours = next(t for t in transforms if isinstance(t, NeighborListTransform))
+    return tuple(mapper.model_type_names), float(neighbours.r_max)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

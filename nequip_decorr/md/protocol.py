@@ -1,0 +1,265 @@
+"""What a stability run does: one frozen description, from YAML or from flags."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ENSEMBLES = ("langevin", "nose-hoover", "nve", "ramp")
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Limits of a sound trajectory; None switches a test off.
+
+    Numbers that are not finite are a failure whatever is written here.
+
+    Attributes:
+        max_displacement_A: longest way of one atom in one step.
+        max_force_eV_per_A: longest force on one atom.
+        min_distance_ratio: shortest distance of a pair, over the sum of its covalent
+            radii.
+        runaway_sigma: T may exceed its target T0 by this many canonical standard
+            deviations, ``T0 sqrt(2 / Ndof)``, ...
+        runaway_time_fs: ... for less than this time.
+        max_temperature_K: no temperature above this one, not even for one step.
+        max_atom_kinetic_kT: largest kinetic energy of one atom in units of k T0.
+        max_bond_deviation_A: how far a bond may be off its length in the start
+            structure (molecules).
+        bond_confirm_fs: how long it must stay so to count.
+        fragment_ratio: a molecule is what hangs together by pairs closer than this
+            times the sum of the covalent radii; more pieces than at the start are a
+            failure.
+        isolation_ratio: an atom (of a solid) without a neighbour within this times
+            the sum of the covalent radii is a failure.
+    """
+
+    max_displacement_A: float | None = 0.5
+    max_force_eV_per_A: float | None = 100.0
+    min_distance_ratio: float | None = 0.6
+    runaway_sigma: float | None = 10.0
+    runaway_time_fs: float = 50.0
+    max_temperature_K: float | None = 10_000.0
+    max_atom_kinetic_kT: float | None = 40.0
+    max_bond_deviation_A: float | None = None
+    bond_confirm_fs: float = 10.0
+    fragment_ratio: float | None = None
+    isolation_ratio: float | None = 1.5
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None:
+                _positive(f"criteria.{item.name}", value)
+            elif item.name in ("runaway_time_fs", "bond_confirm_fs"):
+                raise ValueError(
+                    f"expected a time for criteria.{item.name}, got null; switch the "
+                    "test off by its limit instead"
+                )
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How replicas are started, moved, watched and recorded.
+
+    Attributes:
+        ensemble: one of :data:`ENSEMBLES`. ``langevin`` is BAOAB at constant T,
+            ``nose-hoover`` a chain of three, ``ramp`` is Langevin with T rising (or
+            falling) linearly from ``temperatures_K`` to ``ramp_end_temperature_K``
+            over the horizon, ``nve`` has no thermostat.
+        temperatures_K: target (``nve``: start) temperatures; each is run.
+        ramp_end_temperature_K: for ``ramp`` alone.
+        timestep_fs: MD step.
+        horizon_ps: time after which a replica has survived.
+        friction_per_fs: Langevin friction (``langevin``, ``ramp``).
+        thermostat_time_fs: time constant of the chain (``nose-hoover``).
+        replicas: how many for each structure at each temperature.
+        seed: replica ``k`` of each has seed ``seed + k``.
+        check_interval_steps: how often the tests of what is bonded to what run; the
+            others run at every step.
+        record_interval_steps: how often temperature and energies are recorded.
+        frame_interval_steps: how often positions are recorded, None for never.
+        half_step_repeat: repeat a failure from its last good frame at half the step.
+        structures: file of start structures, for a protocol that names its own.
+        criteria: the limits.
+    """
+
+    ensemble: str = "langevin"
+    temperatures_K: tuple[float, ...] = (300.0,)
+    ramp_end_temperature_K: float | None = None
+    timestep_fs: float = 1.0
+    horizon_ps: float = 10.0
+    friction_per_fs: float = 0.01
+    thermostat_time_fs: float = 100.0
+    replicas: int = 16
+    seed: int = 0
+    check_interval_steps: int = 5
+    record_interval_steps: int = 10
+    frame_interval_steps: int | None = 100
+    half_step_repeat: bool = False
+    structures: str | None = None
+    criteria: Criteria = field(default_factory=Criteria)
+
+    def __post_init__(self) -> None:
+        if self.ensemble not in ENSEMBLES:
+            raise ValueError(
+                f"expected an ensemble of {', '.join(ENSEMBLES)}, "
+                f"got {self.ensemble!r}{nearest_name(self.ensemble, ENSEMBLES)}"
+            )
+        _temperatures(self.temperatures_K)
+        for name in (
+            "timestep_fs",
+            "horizon_ps",
+            "friction_per_fs",
+            "thermostat_time_fs",
+        ):
+            _positive(name, getattr(self, name))
+        for name in ("replicas", "check_interval_steps", "record_interval_steps"):
+            _count(name, getattr(self, name), least=1)
+        if self.frame_interval_steps is not None:
+            _count("frame_interval_steps", self.frame_interval_steps, least=1)
+        _count("seed", self.seed, least=0)
+        if not isinstance(self.half_step_repeat, bool):
+            raise ValueError(
+                f"expected true or false for half_step_repeat, "
+                f"got {self.half_step_repeat!r}"
+            )
+        if not self.horizon_ps * 1000 >= self.timestep_fs:
+            raise ValueError(
+                f"expected a horizon of at least one step of {self.timestep_fs} fs, "
+                f"got horizon_ps {self.horizon_ps}; lengthen it"
+            )
+        if (self.ensemble == "ramp") != (self.ramp_end_temperature_K is not None):
+            raise ValueError(
+                "expected ramp_end_temperature_K with ensemble 'ramp' and only there, "
+                f"got {self.ramp_end_temperature_K} with {self.ensemble!r}; "
+                "give both or neither"
+            )
+        if self.ramp_end_temperature_K is not None:
+            _positive("ramp_end_temperature_K", self.ramp_end_temperature_K)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps to the horizon."""
+        return math.ceil(round(self.horizon_ps * 1000 / self.timestep_fs, 6))
+
+    def time_ps(self, step: int) -> float:
+        """Time of a step in ps."""
+        return step * self.timestep_fs / 1000
+
+    def target_temperature_K(self, start_K: float, step: int) -> float:
+        """Target temperature at a step of a replica that started at ``start_K``."""
+        if self.ramp_end_temperature_K is None:
+            return start_K
+        share = min(step / self.n_steps, 1.0)
+        return start_K + share * (self.ramp_end_temperature_K - start_K)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, as written to YAML and to the result file."""
+        data = asdict(self)
+        data["temperatures_K"] = list(self.temperatures_K)
+        return data
+
+    @classmethod
+    def from_dict(
+        cls, data: Mapping[str, Any], base: Protocol | None = None
+    ) -> Protocol:
+        """A protocol from plain types; what is not named stays as in ``base``.
+
+        Raises:
+            ValueError: for an unknown name (with the nearest known one) or a value
+                that makes no sense.
+        """
+        base = base or cls()
+        data = dict(_mapping("a protocol", data))
+        _known("protocol", data, cls)
+        if "criteria" in data:
+            limits = dict(_mapping("criteria", data["criteria"]))
+            _known("criteria", limits, Criteria)
+            data["criteria"] = replace(base.criteria, **limits)
+        if "temperatures_K" in data:
+            value = data["temperatures_K"]
+            data["temperatures_K"] = (
+                tuple(value) if isinstance(value, list | tuple) else (value,)
+            )
+        return replace(base, **data)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Protocol:
+        """Read a protocol; a ``preset:`` key names what it builds on.
+
+        Raises:
+            FileNotFoundError: when there is no such file.
+            ValueError: when it is not YAML, or as :meth:`from_dict`.
+        """
+        from nequip_decorr.md.presets import preset
+
+        path = Path(path)
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"expected a protocol in YAML, got {path}: {reason}"
+            ) from error
+        data = dict(_mapping(f"a protocol in {path}", data or {}))
+        name = data.pop("preset", None)
+        return cls.from_dict(data, base=None if name is None else preset(name))
+
+
+def nearest_name(name: object, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for a misspelt name, else an empty string."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _mapping(what: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected names and values for {what}, got {value!r}")
+    return value
+
+
+def _known(what: str, data: Mapping[str, Any], cls: type[Any]) -> None:
+    names = [item.name for item in fields(cls)]
+    for name in data:
+        if name not in names:
+            raise ValueError(
+                f"expected a known name in the {what}, got {name!r}"
+                f"{nearest_name(name, names)} (known: {', '.join(names)})"
+            )
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number for {name}, got {value!r}")
+    return value
+
+
+def _positive(name: str, value: object) -> None:
+    if not 0 < _number(name, value) < math.inf:
+        raise ValueError(f"expected {name} > 0 and finite, got {value}; raise it")
+
+
+def _count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not value >= least:
+        raise ValueError(
+            f"expected a whole number >= {least} for {name}, got {value!r}"
+        )
+
+
+def _temperatures(values: object) -> None:
+    if not isinstance(values, tuple) or not values:
+        raise ValueError(f"expected at least one of temperatures_K, got {values!r}")
+    for value in values:
+        _positive("temperatures_K", value)
+    if len(set(values)) != len(values):
+        raise ValueError(
+            f"expected each of temperatures_K once, got {list(values)}; "
+            "ask for more replicas instead"
+        )

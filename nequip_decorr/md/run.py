@@ -1,0 +1,337 @@
+"""A whole stability run: plan, run or resume, and write the result file."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import signal
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from rich.console import Console
+
+from nequip_decorr.md import engines, results
+from nequip_decorr.md.checkpoint import RunFolder
+from nequip_decorr.md.engine import Engine
+from nequip_decorr.md.execute import Stop, Work, run_replicas
+from nequip_decorr.md.models import ModelHandle, calculator_model, load_model
+from nequip_decorr.md.progress import Display
+from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.md.replica import Plan, describe
+from nequip_decorr.md.structures import (
+    check_structures,
+    read_structures,
+    structure_hash,
+    structure_name,
+)
+from nequip_decorr.md.workers import run_in_processes, shared_steps, threads, use_threads
+
+#: Wall time between two writings of the result file while replicas run, s.
+RESULT_EVERY_S = 20.0
+
+
+class RunStoppedError(RuntimeError):
+    """A run stopped before its end; what it found so far is in the result file.
+
+    Attributes:
+        result: what is in that file (``complete`` is False).
+        reason: one of :data:`nequip_decorr.md.results.CENSORED_BY`.
+    """
+
+    def __init__(self, message: str, result: results.RunResult, reason: str) -> None:
+        super().__init__(message)
+        self.result = result
+        self.reason = reason
+
+
+def run_stability(
+    model: Any,
+    structures: str | Path | Atoms | Sequence[Atoms],
+    protocol: Protocol,
+    *,
+    output: str | Path,
+    engine: str = "ase",
+    device: str = "cpu",
+    processes: int = 1,
+    save_every_s: float = 2.0,
+    console: Console | None = None,
+) -> results.RunResult:
+    """Run replicas until each has failed or reached the horizon.
+
+    In a folder that holds an unfinished run of the same model, structures and
+    protocol, that run goes on; a finished one is only read.
+
+    Args:
+        model: path of a NequIP model file, a :class:`ModelHandle`, an ase calculator,
+            or a function (importable by name, for several processes) that makes one.
+        structures: a file that ase reads, or structures.
+        protocol: what is run.
+        output: folder of the run; ``result.json`` in it is the result file.
+        engine: one of :data:`nequip_decorr.md.engines.ENGINES`.
+        device: ``cpu`` or ``cuda``.
+        processes: worker processes; results do not depend on how many.
+        save_every_s: wall time between two saved states of a replica: what a killed
+            run loses at most.
+        console: where progress is shown; None for silence.
+
+    Returns:
+        The result, as written to ``result.json``.
+
+    Raises:
+        ValueError, FileNotFoundError: for input that cannot be run, and for a folder
+            that holds another run.
+        RunStoppedError: when it is interrupted (SIGINT, SIGTERM), or memory or disk
+            ran out. All so far is kept; the same call goes on.
+    """
+    handle = _handle(model, engine, device)
+    if not processes >= 1:
+        raise ValueError(f"expected at least 1 process, got {processes}")
+    if processes > 1 and handle.open is None:
+        raise ValueError(
+            "expected a function that makes the calculator for several processes, "
+            f"got {handle.path} itself; give the function or use one process"
+        )
+    starts = _structures(structures)
+    for line in check_structures(
+        starts,
+        species=handle.species,
+        cutoff_A=handle.cutoff_A,
+        min_distance_ratio=protocol.criteria.min_distance_ratio,
+    ):
+        warnings.warn(line, stacklevel=2)
+    folder = RunFolder(output)
+    folder.open(
+        {
+            "schema": results.SCHEMA,
+            "model": {"kind": handle.kind, "sha256": handle.sha256 or handle.path},
+            "structures": [structure_hash(atoms) for atoms in starts],
+            "protocol": {**protocol.to_dict(), "structures": None},
+            "engine": engine,
+            "device": device,
+        }
+    )
+    try:
+        run = _Run(
+            handle,
+            starts,
+            protocol,
+            folder,
+            engine=engine,
+            device=device,
+            processes=processes,
+        )
+        return run.go(save_every_s, console)
+    finally:
+        folder.close()
+
+
+def plan_replicas(structures: Sequence[Atoms], protocol: Protocol) -> list[Plan]:
+    """All replicas of a protocol: structures x temperatures x seeds."""
+    plans: list[Plan] = []
+    for structure, atoms in enumerate(structures):
+        for temperature_K in protocol.temperatures_K:
+            for seed in range(protocol.seed, protocol.seed + protocol.replicas):
+                plans.append(
+                    Plan(
+                        index=len(plans),
+                        structure=structure,
+                        structure_name=structure_name(atoms, structure),
+                        atoms=atoms,
+                        temperature_K=float(temperature_K),
+                        seed=seed,
+                    )
+                )
+    return plans
+
+
+class _Run:
+    """One session of a run, in an open folder."""
+
+    def __init__(
+        self,
+        handle: ModelHandle,
+        structures: Sequence[Atoms],
+        protocol: Protocol,
+        folder: RunFolder,
+        *,
+        engine: str,
+        device: str,
+        processes: int,
+    ) -> None:
+        self.handle = handle
+        self.protocol = protocol
+        self.folder = folder
+        self.engine = engine
+        self.processes = processes
+        self.plans = plan_replicas(structures, protocol)
+        self.machine = _machine(engine, device, processes)
+        self.written_at = time.monotonic()
+
+    def go(self, save_every_s: float, console: Console | None) -> results.RunResult:
+        """Run what has not ended; write the result file."""
+        pending = [p for p in self.plans if self.folder.finished(p.index) is None]
+        if not pending:
+            return self.write(None)
+        steps = self._steps(pending)
+        display = Display(
+            steps,
+            n_steps=self.protocol.n_steps,
+            timestep_fs=self.protocol.timestep_fs,
+            console=console,
+        )
+        with _caught_signals() as caught, _torch_threads(), display:
+
+            def poll() -> bool:
+                display.refresh()
+                return bool(caught)
+
+            work = Work(
+                model=self.handle.loaded,
+                engine=self.engine,
+                protocol=self.protocol,
+                folder=self.folder,
+                save_every_s=save_every_s,
+                steps=steps,
+                poll=poll,
+            )
+            stop = self._run(pending, work)
+        self.machine["ns_per_day"] = display.ns_per_day
+        result = self.write(stop)
+        if stop is not None:
+            raise RunStoppedError(stop.message, result, stop.reason)
+        return result
+
+    def _run(self, pending: list[Plan], work: Work) -> Stop | None:
+        engine: Engine = engines.build(self.engine, work.model, self.protocol)
+        n_batches = self.processes if engine.batched else len(pending)
+        batches = [pending[i::n_batches] for i in range(min(n_batches, len(pending)))]
+        if self.processes > 1 and self.handle.open is not None:
+            return run_in_processes(
+                batches, work, self.handle.open, self.processes, self.write_sometimes
+            )
+        for batch in batches:
+            stop = run_replicas(batch, work)
+            if stop is not None:
+                return stop
+            self.write_sometimes()
+        return None
+
+    def _steps(self, pending: Sequence[Plan]) -> Any:
+        steps = shared_steps(len(self.plans))
+        steps[:] = [~0] * len(self.plans)
+        for plan in pending:
+            saved = self.folder.saved(plan.index)
+            steps[plan.index] = 0 if saved is None else saved.state.step
+        return steps
+
+    def write_sometimes(self) -> None:
+        """Write the result file when the last time is long ago."""
+        if time.monotonic() - self.written_at > RESULT_EVERY_S:
+            self.write(None)
+
+    def write(self, stop: Stop | None) -> results.RunResult:
+        """Write the result file of what there is."""
+        reason = "interrupt" if stop is None else stop.reason
+        replicas = [self._replica(plan, reason) for plan in self.plans]
+        found = tuple(replica for replica in replicas if replica is not None)
+        result = results.RunResult(
+            model=self.handle.describe(),
+            protocol=self.protocol.to_dict(),
+            machine=self.machine,
+            horizon_ps=self.protocol.horizon_ps,
+            timestep_fs=self.protocol.timestep_fs,
+            ensemble=self.protocol.ensemble,
+            replicas=found,
+            complete=all(self.folder.finished(p.index) for p in self.plans),
+        )
+        results.save(result, self.folder.result_path)
+        self.written_at = time.monotonic()
+        return result
+
+    def _replica(self, plan: Plan, reason: str) -> results.Replica | None:
+        """A replica that ended, or as far as it came; None when it never started."""
+        ended = self.folder.finished(plan.index)
+        saved = None if ended is not None else self.folder.saved(plan.index)
+        if saved is None:
+            return ended
+        return describe(
+            plan,
+            time_ps=self.protocol.time_ps(saved.state.step),
+            trace=np.asarray(saved.trace),
+            censored_by=reason,
+        )
+
+
+def _handle(model: Any, engine: str, device: str) -> ModelHandle:
+    if isinstance(model, ModelHandle):
+        return model
+    if isinstance(model, str | Path):
+        return load_model(model, device=device, loader=engines.loader(engine))
+    return calculator_model(model)
+
+
+def _structures(structures: str | Path | Atoms | Sequence[Atoms]) -> list[Atoms]:
+    if isinstance(structures, str | Path):
+        return read_structures(structures)
+    return [structures] if isinstance(structures, Atoms) else list(structures)
+
+
+def _machine(engine: str, device: str, processes: int) -> dict[str, Any]:
+    packages = ("nequip-decorr", "nequip", "nequip-allegro", "torch", "ase", "numpy")
+    return {
+        "host": platform.node(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "engine": engine,
+        "device": device,
+        "processes": processes,
+        "threads": threads(),
+        "written": datetime.datetime.now(datetime.timezone.utc).isoformat(
+            "T", "seconds"
+        ),
+    }
+
+
+@contextmanager
+def _torch_threads() -> Iterator[None]:
+    before = use_threads(threads())
+    try:
+        yield
+    finally:
+        use_threads(before)
+
+
+@contextmanager
+def _caught_signals() -> Iterator[list[int]]:
+    """Turn the first SIGINT or SIGTERM into an entry of a list.
+
+    Outside the main thread nothing is caught: Python forbids it.
+    """
+    caught: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+
+    def note(number: int, _: object) -> None:
+        caught.append(number)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+    try:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            before[signum] = signal.signal(signum, note)
+    except ValueError:
+        before.clear()
+    try:
+        yield caught
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

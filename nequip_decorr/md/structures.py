@@ -1,0 +1,189 @@
+"""Start structures: read, checked, and set in motion."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms, units
+from ase.data import chemical_symbols
+
+from nequip_decorr.md.bonding import Overlap
+from nequip_decorr.md.engine import Array
+
+
+def read_structures(path: str | Path) -> list[Atoms]:
+    """Read all structures of any file that ase reads.
+
+    ``file@0:10:2`` picks from them, as ase's own command line does. Each gets its
+    name, ``file#index``, in ``info["name"]``.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when ase cannot read it, or there is nothing in it.
+    """
+    name, _, picked = str(path).partition("@")
+    if not Path(name).is_file():
+        raise FileNotFoundError(
+            f"expected a file of start structures, got {name}, which is not there"
+        )
+    try:
+        found = ase.io.read(name, index=picked or ":")
+    except Exception as error:
+        raise ValueError(
+            f"expected start structures that ase reads, got {path} "
+            f"({type(error).__name__}: {_line(error)}); try `ase info {name}`"
+        ) from error
+    structures = found if isinstance(found, list) else [found]
+    if not structures:
+        raise ValueError(f"expected at least one structure, got none in {path}")
+    for index, atoms in enumerate(structures):
+        atoms.info["name"] = f"{Path(name).name}#{index}"
+    return structures
+
+
+def check_structures(
+    structures: Sequence[Atoms],
+    *,
+    species: Sequence[str] | None,
+    cutoff_A: float | None,
+    min_distance_ratio: float | None,
+) -> list[str]:
+    """Refuse what cannot be run; returns warnings for what can, but should not.
+
+    A periodic cell smaller than twice the cutoff is only warned of: NequIP's
+    neighbour lists count every image, so forces are exact for the periodic system;
+    the system itself is what is too small.
+
+    Args:
+        structures: what is to be run.
+        species: chemical symbols that the model knows, None for any.
+        cutoff_A: the model's cutoff, None when not known.
+        min_distance_ratio: of the overlap criterion.
+
+    Raises:
+        ValueError: for a structure without atoms, with an element that the model does
+            not know, numbers that are not finite, constraints, a periodic direction
+            without a cell, or atoms that overlap.
+    """
+    if not structures:
+        raise ValueError("expected at least one start structure, got none")
+    warnings = []
+    for index, atoms in enumerate(structures):
+        name = structure_name(atoms, index)
+        _check_contents(atoms, name, species)
+        _check_cell(atoms, name)
+        if min_distance_ratio is not None:
+            _check_overlap(atoms, name, min_distance_ratio)
+        height = smallest_height_A(atoms)
+        if cutoff_A is not None and not height >= 2 * cutoff_A:
+            warnings.append(
+                f"the cell of {name} is {height:.1f} A high, less than twice the "
+                f"model's cutoff of {cutoff_A:g} A: atoms meet images of one and the "
+                "same neighbour; repeat the cell for a fair test"
+            )
+    return warnings
+
+
+def structure_name(atoms: Atoms, index: int) -> str:
+    """Name of a structure: ``info["name"]``, else its number."""
+    return str(atoms.info.get("name", f"structure {index}"))
+
+
+def smallest_height_A(atoms: Atoms) -> float:
+    """Smallest distance between opposite faces of the cell that are periodic."""
+    if not atoms.pbc.any():
+        return float("inf")
+    heights = 1 / np.linalg.norm(np.linalg.inv(atoms.cell.complete().array), axis=0)
+    return float(heights[atoms.pbc].min())
+
+
+def structure_hash(atoms: Atoms) -> str:
+    """SHA-256 of elements, masses, positions, cell and periodicity."""
+    digest = hashlib.sha256()
+    for values in (
+        atoms.numbers.astype(np.int64),
+        atoms.get_masses(),
+        atoms.positions,
+        atoms.cell.array,
+        atoms.pbc,
+    ):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def start_momenta(
+    atoms: Atoms,
+    temperature_K: float,
+    rng: np.random.Generator,
+    *,
+    conserve_total: bool,
+) -> Array:
+    """Maxwell-Boltzmann momenta, (N, 3) in ase units.
+
+    Args:
+        atoms: for the masses.
+        temperature_K: of the distribution, which is not rescaled to.
+        rng: the replica's own generator.
+        conserve_total: take the total momentum away (for ensembles that conserve it).
+    """
+    masses = atoms.get_masses()[:, None]
+    noise = rng.standard_normal((len(atoms), 3))
+    momenta = noise * np.sqrt(masses * units.kB * temperature_K)
+    if conserve_total and len(atoms) > 1:
+        momenta -= masses * (momenta.sum(axis=0) / masses.sum())
+    return np.asarray(momenta)
+
+
+def _check_contents(atoms: Atoms, name: str, species: Sequence[str] | None) -> None:
+    if not len(atoms):
+        raise ValueError(f"expected atoms in {name}, got none")
+    present = {chemical_symbols[number] for number in atoms.numbers}
+    unknown = sorted(present - set(species)) if species is not None else []
+    if unknown:
+        raise ValueError(
+            f"expected elements that the model knows ({', '.join(species or ())}), "
+            f"got {', '.join(unknown)} in {name}; use another structure or model"
+        )
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        raise ValueError(
+            f"expected finite positions and cell in {name}, got NaN or infinity"
+        )
+    if not (atoms.get_masses() > 0).all():
+        raise ValueError(f"expected masses > 0 in {name}, got one that is not")
+    if atoms.constraints:
+        raise ValueError(
+            f"expected atoms that are free to move in {name}, got "
+            f"{type(atoms.constraints[0]).__name__}; remove the constraint"
+        )
+
+
+def _check_cell(atoms: Atoms, name: str) -> None:
+    lengths = atoms.cell.lengths()
+    flat = abs(np.linalg.det(atoms.cell.complete().array)) < 1e-6
+    if (atoms.pbc & ~(lengths > 0)).any() or (atoms.pbc.any() and flat):
+        raise ValueError(
+            f"expected a cell with a volume for periodic {name}, "
+            f"got lengths {lengths.round(3).tolist()} with pbc {atoms.pbc.tolist()}; "
+            "give the cell or switch pbc off"
+        )
+
+
+def _check_overlap(atoms: Atoms, name: str, ratio: float) -> None:
+    close = Overlap(atoms, ratio)(atoms.positions)
+    if close is not None:
+        i, j = close.atoms
+        symbols = atoms.get_chemical_symbols()
+        raise ValueError(
+            f"expected atoms apart in {name}, got {symbols[i]}{i} and {symbols[j]}{j} "
+            f"at {close.distance_A:.3f} A (overlap below {close.limit_A:.3f} A); "
+            "relax the structure or lower criteria.min_distance_ratio"
+        )
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else "no message"
