@@ -1,0 +1,133 @@
+"""``nequip-decorr inspect``: how redundant are the features of a saved model?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from nequip_decorr.inspect import Inspection, inspect_file, reading, to_json
+from nequip_decorr.plots import check_figure_path, correlation_figure, save_figure
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``nequip-decorr inspect``."""
+    parser.description = (
+        "Show how redundant the features of a saved model are over a data file: per "
+        "layer, mean |rho| between channels, effective rank and dead channels. Use "
+        "frames like those that the model is for; labels in them are not read."
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="checkpoint (.ckpt) or package (.nequip.zip)")
+    add("data", metavar="DATA", help="structures in any format that ase reads")
+    add(
+        "--json",
+        metavar="FILE",
+        nargs="?",
+        const="-",
+        help="write the numbers as JSON to FILE, or to stdout instead of the table",
+    )
+    add(
+        "--plot",
+        metavar="FILE",
+        help="write correlation heat maps and spectra (.png, .svg or .pdf)",
+    )
+    add("--max-frames", metavar="N", type=int, help="use the first N frames only")
+    add(
+        "--batch-size",
+        metavar="N",
+        type=int,
+        default=5,
+        help="frames in one call of the model (default: 5)",
+    )
+    add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    add("--field", help="another field of scalars in the model's output")
+    add(
+        "--layer-dim",
+        metavar="C",
+        type=int,
+        help="channels of one layer (default: Allegro's own, or the whole field)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect, then write what was asked for."""
+    if args.plot:
+        check_figure_path(args.plot)
+    with _progress(args.max_frames) as on_frames:
+        inspection = inspect_file(
+            args.model,
+            args.data,
+            field=args.field,
+            layer_dim=args.layer_dim,
+            batch_size=args.batch_size,
+            max_frames=args.max_frames,
+            device=args.device,
+            on_frames=on_frames,
+        )
+    if args.plot:
+        figure = correlation_figure({Path(args.model).name: inspection})
+        save_figure(figure, args.plot)
+    if args.json == "-":
+        print(to_json(inspection))
+        return 0
+    if args.json:
+        Path(args.json).write_text(to_json(inspection) + "\n", encoding="utf-8")
+    _print_table(inspection)
+    for written in filter(None, (args.json, args.plot)):
+        print(f"Written: {written}")
+    return 0
+
+
+def _print_table(inspection: Inspection) -> None:
+    table = Table()
+    table.add_column("layer")
+    for heading in ("mean |ρ|", "RMS ρ", "effective rank", "dead channels"):
+        table.add_column(heading, justify="right")
+    for layer in inspection.layers:
+        table.add_row(
+            layer.name,
+            f"{layer.mean_abs:.3f}",
+            f"{layer.rms:.3f}",
+            f"{layer.effective_rank:.1f} of {layer.channels}",
+            str(len(layer.dead_channels)),
+        )
+    console = Console(highlight=False, markup=False)
+    console.print(
+        f"{inspection.model}: {inspection.field} over {inspection.rows} "
+        f"{inspection.row_kind} of {inspection.frames} frames of {inspection.data}",
+        soft_wrap=True,
+    )
+    console.print(table)
+    console.print(reading(inspection))
+
+
+@contextmanager
+def _progress(total: int | None) -> Iterator[Callable[[int], object]]:
+    """A progress bar on a terminal; nothing in a log file or a pipe."""
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("frames"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not sys.stderr.isatty()
+    ) as progress:
+        task = progress.add_task("frames", total=total)
+        yield lambda count: progress.advance(task, count)

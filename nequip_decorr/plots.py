@@ -1,0 +1,190 @@
+"""Figures of inspected models: which channels repeat each other, and the spectra.
+
+matplotlib is an extra and is imported when a figure is drawn; no global state of it is
+read or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .inspect import Inspection, LayerReport
+
+#: What a figure can be written as.
+SUFFIXES = (".png", ".svg", ".pdf")
+
+_DPI = 100
+_MAX_WIDTH_IN = 12.0
+_PANEL_IN = 3.6
+# Okabe and Ito's colours, and dashes for a reader who does not see them
+_LINES = (
+    ("#0072B2", "-"),
+    ("#D55E00", "--"),
+    ("#009E73", "-."),
+    ("#CC79A7", ":"),
+    ("#E69F00", (0, (5, 1, 1, 1, 1, 1))),
+)
+_DEAD_COLOUR = "#9fb4c7"
+# the spectra's lower edge; float32 features resolve little below it
+_SMALLEST_EIGENVALUE = 1e-4
+
+
+def check_figure_path(path: str | Path) -> Path:
+    """Find out before the work whether a figure can be written there.
+
+    Raises:
+        ValueError: for another suffix than :data:`SUFFIXES`.
+        FileNotFoundError: when the folder does not exist.
+        RuntimeError: when matplotlib is not installed.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"expected a figure file ending in {', '.join(SUFFIXES)}, got {path}"
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"expected a folder to write {path.name} to, got {path.parent}: no such "
+            f"folder"
+        )
+    if find_spec("matplotlib") is None:
+        raise RuntimeError(
+            "expected matplotlib for a figure, got an environment without it; run "
+            'pip install "nequip-decorr[plot]"'
+        )
+    return path
+
+
+def cluster_order(correlation: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Order of channels that puts those which repeat each other side by side.
+
+    Leaves of the average-linkage tree of the distance 1 - |rho|, turned so that
+    neighbours are close (scipy's ``optimal_ordering``; Bar-Joseph et al. 2001). Dead
+    channels, which have a diagonal of 0, come last.
+
+    Args:
+        correlation: symmetric ``(C, C)``.
+
+    Returns:
+        a permutation of the C channels.
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    alive = np.diagonal(correlation) > 0
+    live, dead = np.flatnonzero(alive), np.flatnonzero(~alive)
+    if len(live) < 3:
+        return np.concatenate([live, dead])
+    distance = 1 - np.abs(correlation[np.ix_(live, live)])
+    condensed = squareform(distance, checks=False).clip(min=0)
+    tree = linkage(condensed, method="average", optimal_ordering=True)
+    return np.concatenate([live[leaves_list(tree)], dead])
+
+
+def correlation_figure(inspections: Mapping[str, Inspection]) -> Any:
+    """Heat maps of |rho| per layer, a row for each model, and their spectra below.
+
+    Each map has its own order of channels (:func:`cluster_order`): channels of two
+    models have nothing to do with each other. The last row overlays the eigenvalues
+    of the correlation matrices, all 1 for uncorrelated channels.
+
+    Args:
+        inspections: label -> inspected model, top to bottom; at least one.
+
+    Returns:
+        a ``matplotlib.figure.Figure`` with the Agg canvas; 1200 px wide in PNG.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = max(len(each.layers) for each in inspections.values())
+    rows = len(inspections) + 1
+    width = min(_MAX_WIDTH_IN, _PANEL_IN * columns + 1.2)
+    panel = (width - 1.2) / columns
+    figure = Figure(figsize=(width, panel * rows + 0.9), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    image: Any = None
+    for row, (label, inspection) in zip(axes, inspections.items(), strict=False):
+        for axis, layer in zip(row, inspection.layers, strict=False):
+            image = _heat_map(axis, layer)
+        for axis in row[len(inspection.layers) :]:
+            axis.set_axis_off()
+        row[0].set_ylabel(label, fontsize=13, fontweight="bold")
+    figure.colorbar(image, ax=axes[:-1], label="|ρ|", shrink=0.8, pad=0.01)
+    for column, axis in enumerate(axes[-1]):
+        _spectra(axis, inspections, column)
+        axis.sharey(axes[-1][0])
+    largest = max(
+        layer.eigenvalues[0] for each in inspections.values() for layer in each.layers
+    )
+    axes[-1][0].set_ylim(_SMALLEST_EIGENVALUE, 2 * max(largest, 1))
+    axes[-1][0].set_ylabel("eigenvalue of the correlation matrix", fontsize=10)
+    axes[-1][0].legend(fontsize=9, frameon=False)
+    fields = ", ".join(dict.fromkeys(each.field for each in inspections.values()))
+    figure.suptitle(
+        f"Channels of {fields}, alike ones side by side: dark blocks are redundant",
+        fontsize=12,
+    )
+    return figure
+
+
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure as PNG, SVG or PDF, by the suffix of ``path``.
+
+    Raises:
+        ValueError, FileNotFoundError, RuntimeError: see :func:`check_figure_path`.
+    """
+    figure.savefig(check_figure_path(path), dpi=_DPI)
+
+
+def _heat_map(axis: Any, layer: LayerReport) -> Any:
+    matrix = np.asarray(layer.correlation)
+    order = cluster_order(matrix)
+    shown = np.abs(matrix)[np.ix_(order, order)]
+    alive = layer.channels - len(layer.dead_channels)
+    shown[alive:, :] = shown[:, alive:] = np.nan
+    image = axis.imshow(shown, vmin=0, vmax=1, cmap="magma_r", interpolation="nearest")
+    axis.set_facecolor(_DEAD_COLOUR)
+    dead = f", {len(layer.dead_channels)} dead" if layer.dead_channels else ""
+    axis.set_title(
+        f"layer {layer.name}\nmean |ρ| {layer.mean_abs:.2f}, effective rank "
+        f"{layer.effective_rank:.1f} of {layer.channels}{dead}",
+        fontsize=10,
+    )
+    # a clustered position is not the channel's number
+    axis.set_xticks([])
+    axis.set_yticks([])
+    return image
+
+
+def _spectra(axis: Any, inspections: Mapping[str, Inspection], column: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for (label, inspection), (colour, dashes) in zip(
+        inspections.items(), cycle(_LINES), strict=False
+    ):
+        if column >= len(inspection.layers):
+            continue
+        eigenvalues = np.asarray(inspection.layers[column].eigenvalues)
+        axis.plot(
+            np.arange(1, len(eigenvalues) + 1),
+            # 0 has no logarithm; what is below the axis leaves it
+            eigenvalues.clip(min=_SMALLEST_EIGENVALUE**4),
+            color=colour,
+            linestyle=dashes,
+            label=label,
+        )
+    axis.axhline(1, color="0.6", linewidth=0.8, zorder=0, label="uncorrelated")
+    axis.set_yscale("log")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.set_xlabel("eigenvalue number, largest first", fontsize=10)
+    axis.tick_params(labelsize=9)
