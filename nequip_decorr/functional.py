@@ -33,6 +33,10 @@ DEAD_RELATIVE_TO_BLOCK = 1e-8
 #: ... or of its own squared mean: float32 cannot tell such a channel from a constant.
 DEAD_RELATIVE_TO_MEAN = 1e-12
 
+#: Float32 products of this many rows are summed in float64: 100000 rows in one product
+#: can lose a digit or two.
+_ROWS_AT_ONCE = 4096
+
 #: The penalties of one pair of channels.
 PENALTIES = ("square", "abs")
 
@@ -123,14 +127,17 @@ class _CentredGram(torch.autograd.Function):
             scale = z.abs().amax(dim=(0, 2))
             scale = torch.where(scale > 0, scale, torch.ones_like(scale))
             z = z / scale[:, None]
-            blocks = z.transpose(0, 1)
-            gram = torch.bmm(blocks.transpose(1, 2), blocks)
+            grams = [
+                torch.bmm(part.permute(1, 2, 0), part.transpose(0, 1)).double()
+                for part in torch.split(z, _ROWS_AT_ONCE)
+            ]
         ctx.save_for_backward(z, scale)
         wide = scale.double()
         total = z.sum(dim=0).double() * wide[:, None]
         anchor = anchor.double()
         ctx.mark_non_differentiable(anchor)
-        return total, gram.double() * (wide * wide)[:, None, None], anchor
+        gram = torch.stack(grams).sum(dim=0) * (wide * wide)[:, None, None]
+        return total, gram, anchor
 
     @staticmethod
     @once_differentiable
@@ -181,16 +188,12 @@ def moments(blocks: Tensor, weight: float = 1.0) -> Moments:
         float64 moments; relative error 1e-6 for float32 features whatever their scale
         (1e-30 to 1e+30) and for means up to 1000 standard deviations.
     """
-    count, layers, channels = blocks.shape
-    wide: dict[str, Any] = {"dtype": torch.float64, "device": blocks.device}
-    rows = torch.full((), float(count), **wide)
+    count = blocks.shape[0]
+    rows = torch.full((), float(count), dtype=torch.float64, device=blocks.device)
     if count == 0:
-        return Moments(
-            rows,
-            torch.zeros((), **wide),
-            torch.zeros(layers, channels, **wide),
-            torch.zeros(layers, channels, channels, **wide),
-        )
+        # a part of the graph all the same, so that backward works without edges
+        nothing = blocks.sum(dim=0).double()
+        return Moments(rows, rows, nothing, nothing[:, :, None] * nothing[:, None, :])
     if blocks.dtype in (torch.float16, torch.bfloat16):
         blocks = blocks.float()
     total, gram, anchor = _CentredGram.apply(blocks)  # type: ignore[no-untyped-call]
@@ -333,7 +336,10 @@ def diagnose(m: Moments) -> Diagnosis:
         eigenvalues = torch.linalg.eigvalsh(r)
         largest = eigenvalues[:, -1]
         tiny = torch.finfo(torch.float64).tiny
-        smallest = torch.maximum(eigenvalues[:, 0], 1e-12 * largest).clamp_min(tiny)
+        # a dead channel has an eigenvalue of 0, which says nothing of the live ones
+        lowest = (channels - count).clamp_max(channels - 1)[:, None]
+        smallest = eigenvalues.gather(1, lowest)[:, 0]
+        smallest = torch.maximum(smallest, 1e-12 * largest).clamp_min(tiny)
         resolved = channels * torch.finfo(torch.float32).eps * largest[:, None]
         diagnosis = Diagnosis(
             mean_abs=off.abs().sum(dim=(1, 2)) / pairs,
@@ -346,9 +352,11 @@ def diagnose(m: Moments) -> Diagnosis:
             participation_ratio=participation_ratio(r),
             condition=largest / smallest,
             numerical_rank=(eigenvalues > resolved.clamp_min(tiny)).sum(dim=1),
-            dead_fraction=1 - count / channels,
+            dead_fraction=1 - count.double() / channels,
         )
-        return Diagnosis(*(torch.where(sound, part, torch.nan) for part in diagnosis))
+        return Diagnosis(
+            *(torch.where(sound, part.double(), torch.nan) for part in diagnosis)
+        )
 
 
 def subsample_rows(
@@ -370,7 +378,14 @@ def subsample_rows(
 
     Returns:
         distinct indices, int64, shape ``(keep,)``.
+
+    Raises:
+        ValueError: when ``keep`` is not between 1 and ``total``.
     """
+    if not 1 <= keep <= total:
+        raise ValueError(
+            f"expected to keep between 1 and all of {total} rows, got {keep}"
+        )
     generator = torch.Generator(device=device)
     generator.manual_seed(seed)
     uniform = torch.rand(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -163,7 +164,13 @@ class EdgeCorrelation(Metric):
         return Moments(*(getattr(self, name) for name in _STATES))
 
     def diagnosis(self) -> Diagnosis:
-        """Diagnosis of the pooled moments over all ranks, for every layer."""
+        """Diagnosis of the pooled moments over all ranks, for every layer.
+
+        Raises:
+            ValueError: before the first batch.
+        """
+        if not self.update_called:
+            raise ValueError("expected a batch before the diagnosis, got none")
         with self.sync_context(should_sync=self._to_sync, should_unsync=True):
             return diagnose(self.pooled)
 
@@ -232,6 +239,13 @@ class EdgeCorrelation(Metric):
                 f"expected layers between 0 and {count - 1}, got {chosen}; `"
                 f"{self.field}` holds {count} layers of {m.first.shape[1]} channels"
             )
+        if len({layer % count for layer in chosen}) != len(chosen):
+            raise ValueError(
+                f"expected `layers` to name different ones of {count} layers, got "
+                f"{chosen}"
+            )
+        # a layer that is not finite shows, chosen or not: its gradient would be NaN
+        values = values + 0.0 * values.sum()
         if self.layer_weights is None:
             return values[chosen].mean()
         if len(self.layer_weights) != len(chosen):
@@ -243,9 +257,15 @@ class EdgeCorrelation(Metric):
         return (values[chosen] * weights).sum() / weights.sum()
 
     def _check_options(self) -> None:
-        if self.layer_dim is not None and self.layer_dim < 1:
+        if self.layer_dim is not None and not (
+            _is_whole(self.layer_dim) and self.layer_dim >= 1
+        ):
             raise ValueError(
-                f"expected a positive `layer_dim` or null, got {self.layer_dim}"
+                f"expected a positive `layer_dim` or null, got {self.layer_dim!r}"
+            )
+        if self.layers is not None and not all(map(_is_whole, self.layers)):
+            raise ValueError(
+                f"expected `layers` to be a list of whole numbers, got {self.layers}"
             )
         if self.layers is not None and len(set(self.layers)) != len(self.layers or [0]):
             raise ValueError(
@@ -267,7 +287,16 @@ class EdgeCorrelation(Metric):
             raise ValueError(
                 f"expected `variance_floor` between 0 and 1, got {self.variance_floor}"
             )
-        if self.max_edges is not None and self.max_edges < 2:
+        if self.max_edges is not None and not (
+            _is_whole(self.max_edges) and self.max_edges >= 2
+        ):
             raise ValueError(
-                f"expected `max_edges` of at least 2 or null, got {self.max_edges}"
+                f"expected a whole `max_edges` of at least 2 or null, got "
+                f"{self.max_edges!r}"
             )
+        if not _is_whole(self.seed):
+            raise ValueError(f"expected a whole `seed`, got {self.seed!r}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

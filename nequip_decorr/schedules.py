@@ -103,11 +103,13 @@ class Schedule:
         if self.stop is None:
             raise ValueError("expected `stop` to be set; call `until` first")
         start = self.delay if self.start is None else self.start
-        progress = min(max((position - start) / (self.stop - start), 0.0), 1.0)
-        if self.kind == "cyclical":
-            cycle = progress * self.cycles
-            # the last cycle ends at its end, not at the beginning of the next
-            progress = 1.0 if progress == 1.0 else cycle - int(cycle)
+        length = self.stop - start
+        done = min(max(position - start, 0.0), length)
+        progress = done / length
+        # the last cycle ends at its end, not at the beginning of the next
+        if self.kind == "cyclical" and done < length:
+            # in this order, a cycle that begins at a whole step begins exactly there
+            progress = done * self.cycles / length % 1.0
         shape = SHAPES["linear" if self.kind == "linear" else "cosine", self.direction]
         return self.floor + (self.coeff - self.floor) * shape(progress)
 
@@ -117,7 +119,9 @@ class Schedule:
         Raises:
             ValueError: when the schedule would end before it starts.
         """
-        return self if self.stop is not None else replace(self, stop=horizon)
+        if self.kind == "constant" or self.stop is not None:
+            return self  # a constant may go on for ever
+        return replace(self, stop=horizon)
 
 
 def _check(s: Schedule) -> None:
@@ -135,8 +139,11 @@ def _check(s: Schedule) -> None:
         raise ValueError(
             f"expected `floor` <= `coeff`, got {s.floor} > {s.coeff}; lower `floor`"
         )
-    if s.cycles < 1:
-        raise ValueError(f"expected `cycles` of at least 1, got {s.cycles}")
+    whole = isinstance(s.cycles, int) and not isinstance(s.cycles, bool)
+    if not (whole and s.cycles >= 1):
+        raise ValueError(
+            f"expected `cycles` to be a whole number of at least 1, got {s.cycles!r}"
+        )
     start = s.delay
     if s.start is not None:
         check_number("start", s.start)
@@ -194,11 +201,16 @@ class ControlLaw:
                 f"expected `target` (debiased mean rho^2) between 0 and 1, "
                 f"got {self.target}"
             )
-        if not (isfinite(self.rate) and self.rate > 0):
-            raise ValueError(f"expected a finite `rate` > 0, got {self.rate}")
-        if not 0 <= self.memory < 1:
+        for name in ("rate", "memory", "max_change", "minimum", "maximum"):
+            check_number(name, getattr(self, name))
+        if not (self.rate > 0 and self.max_change > 0):
+            raise ValueError(
+                f"expected `rate` and `max_change` > 0, got {self.rate} and "
+                f"{self.max_change}"
+            )
+        if not self.memory < 1:
             raise ValueError(f"expected `memory` in [0, 1), got {self.memory}")
-        if not (isfinite(self.maximum) and 0 < self.minimum <= self.maximum):
+        if not 0 < self.minimum <= self.maximum:
             raise ValueError(
                 f"expected 0 < `minimum` <= `maximum`, got {self.minimum} and "
                 f"{self.maximum}"
@@ -214,12 +226,15 @@ def control(
         law: the constants.
         coeff: present coefficient.
         error_average: present moving average of (measured - target).
-        measured: debiased mean rho^2 of the last batch.
+        measured: debiased mean rho^2 of the last batch; no update where it is not
+            finite.
         hold: the accuracy guard is on: the coefficient may fall but not rise.
 
     Returns:
         new coefficient and new moving average.
     """
+    if not isfinite(measured):
+        return coeff, error_average
     average = law.memory * error_average + (1 - law.memory) * (measured - law.target)
     change = law.rate * average / law.target
     change = min(max(change, -law.max_change), 0.0 if hold else law.max_change)
@@ -248,6 +263,7 @@ def guard(state: Guard, error: float, band: float) -> Guard:
         band: how far above the best, relatively, is still good (0.05 is 5 %).
     """
     if state.best is None:
-        return Guard(best=error if isfinite(error) else None, active=False)
+        good = isfinite(error)
+        return Guard(best=error if good else None, active=not good)
     active = not (error <= state.best * (1 + band))
     return Guard(best=error if error < state.best else state.best, active=active)

@@ -105,9 +105,10 @@ class Targeted:
         if self.guard.active == before.active:
             return None
         if self.guard.active:
+            best = "none yet" if before.best is None else f"{before.best:.4g}"
             return (
-                f"validation force error {error:.4g} is more than {self.band:.0%} above"
-                f" its best {before.best:.4g}: coefficient halved to {self.coeff:.4g}"
+                f"validation force error {error:.4g} is not within {self.band:.0%} of "
+                f"its best ({best}): coefficient halved to {self.coeff:.4g}"
             )
         return f"validation force error {error:.4g} is back within {self.band:.0%}"
 
