@@ -145,6 +145,8 @@ class EdgeDecorrelation(Callback):
         self.unit = unit
         self.horizon = horizon
         self.guard_monitor = guard_monitor
+        #: Trainer class of the config, for the hyper-parameters in checkpoints
+        self.trainer_target = "lightning.Trainer"
         self.name = name
         self.monitor = monitor
         self.field = field
@@ -195,7 +197,7 @@ class EdgeDecorrelation(Callback):
                 _host.sole_model(pl_module), self.field, self.layer_dim
             )
             self._check_layers(self._layout)
-        _host.strip_hyperparameters(pl_module, __package__, "lightning.Trainer")
+        _host.strip_hyperparameters(pl_module, __package__, self.trainer_target)
         if stage == "fit" and self._loss_term is None and self.coeff > 0:
             _host.refuse_unsupported(trainer, pl_module)
             if pl_module.loss is None:

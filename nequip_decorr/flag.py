@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_DEFAULT_TRAINER = "lightning.Trainer"
-
 
 def build_trainer(
     *,
@@ -53,8 +51,9 @@ def build_trainer(
         callbacks = []
     elif not isinstance(callbacks, Sequence):
         callbacks = [callbacks]
-    target = base_target or _configured_trainer() or _DEFAULT_TRAINER
-    return get_object(target)(callbacks=[*callbacks, ours], **trainer_options)
+    ours.trainer_target = base_target or _configured_trainer() or ours.trainer_target
+    trainer = get_object(ours.trainer_target)
+    return trainer(callbacks=[*callbacks, ours], **trainer_options)
 
 
 def _plain(value: Any) -> Any:
@@ -75,16 +74,13 @@ def _configured_trainer() -> str | None:
     if not (GlobalHydra.instance().is_initialized() and HydraConfig.initialized()):
         return None
     config = HydraConfig.get()
-    group = __package__
-    overrides = [
-        override
-        for override in config.overrides.task
-        if not override.lstrip("+").startswith((f"{group}=", "trainer.decorr"))
-    ]
-    if f"{group}" in OmegaConf.to_container(config.runtime.choices) and len(
-        overrides
-    ) == len(list(config.overrides.task)):
-        overrides.append(f"~{group}")
-    composed = compose(config_name=config.job.config_name, overrides=overrides)
+    group = str(__package__)
+    overrides = list(config.overrides.task)
+    appended = any(override.startswith(f"+{group}=") for override in overrides)
+    ours = (f"{group}=", "trainer.decorr", "trainer.base_target")
+    without = [o for o in overrides if not o.lstrip("+~").startswith(ours)]
+    if not appended:
+        without.append(f"~{group}")
+    composed = compose(config_name=config.job.config_name, overrides=without)
     target = OmegaConf.select(composed, "trainer._target_")
     return None if target is None else str(target)

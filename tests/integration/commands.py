@@ -1,0 +1,155 @@
+"""Runs the real NequIP commands, each in a process of its own.
+
+The processes are forked from a server that has imported the heavy libraries once, so
+that a training takes the time of the training. What runs in them is the entry point of
+the command with the user's arguments.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import multiprocessing
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+HERE = Path(__file__).parent
+DATA = HERE.parent / "data" / "hfo2.extxyz"
+
+ENTRY_POINTS = {
+    "nequip-train": "nequip.scripts.train",
+    "nequip-package": "nequip.scripts.package",
+    "nequip-compile": "nequip.scripts.compile",
+    "nequip-decorr": "nequip_decorr.cli",
+}
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(
+    ["nequip.scripts.train", "lightning", "allegro.model", "nequip.nn"]
+)
+
+
+def _enter(command: str, arguments: list[str], cwd: str, log: str) -> None:
+    """In the child: become the command."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.chdir(cwd)
+    sys.path.insert(0, cwd)
+    sys.argv = [command, *arguments]
+    torch.set_num_threads(1)
+    try:
+        status = importlib.import_module(ENTRY_POINTS[command]).main()
+    except SystemExit as stop:
+        status = stop.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(status)
+
+
+def start(command: str, arguments: list[str], cwd: Path, log: Path) -> BaseProcess:
+    """Start a command; its output goes to ``log``."""
+    process = _CONTEXT.Process(
+        target=_enter, args=(command, arguments, str(cwd), str(log))
+    )
+    process.start()
+    return process
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished command: its folder, exit status and output."""
+
+    folder: Path
+    status: int
+    output: str
+
+    @property
+    def metrics(self) -> list[dict[str, str]]:
+        """Rows of Lightning's CSV log."""
+        with (self.folder / "metrics.csv").open() as handle:
+            return list(csv.DictReader(handle))
+
+    def column(self, name: str) -> list[float]:
+        """Logged values of one metric in order."""
+        return [float(row[name]) for row in self.metrics if row.get(name)]
+
+    def checkpoint(self, name: str = "last.ckpt") -> dict[str, Any]:
+        """A checkpoint's content."""
+        loaded: dict[str, Any] = torch.load(
+            self.folder / name, map_location="cpu", weights_only=False
+        )
+        return loaded
+
+
+def run(
+    command: str, arguments: list[str], folder: Path, timeout_s: float = 300
+) -> Run:
+    """Run a command to its end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"{command}.log"
+    log.unlink(missing_ok=True)
+    process = start(command, arguments, folder, log)
+    process.join(timeout_s)
+    if process.is_alive():
+        process.kill()
+        raise TimeoutError(f"{command} ran past {timeout_s} s:\n{log.read_text()}")
+    assert process.exitcode is not None
+    return Run(folder, process.exitcode, log.read_text())
+
+
+def train_arguments(
+    folder: Path, *overrides: str, config: Path | None = None
+) -> list[str]:
+    """Arguments of ``nequip-train`` for the tiny training."""
+    config = HERE / "tiny.yaml" if config is None else config
+    arguments = ["-cp", str(config.parent), "-cn", config.stem]
+    if config.stem == "tiny":
+        arguments.append(f"data.split_dataset.file_path={DATA}")
+    return [*arguments, f"hydra.run.dir={folder}", *overrides]
+
+
+def train(folder: Path, *overrides: str, config: Path | None = None) -> Run:
+    """Run the tiny training to its end, with success."""
+    result = run(
+        "nequip-train", train_arguments(folder, *overrides, config=config), folder
+    )
+    assert result.status == 0, result.output
+    return result
+
+
+def train_fails(folder: Path, *overrides: str, config: Path | None = None) -> str:
+    """Run a training that must fail; returns its output."""
+    result = run(
+        "nequip-train", train_arguments(folder, *overrides, config=config), folder
+    )
+    assert result.status != 0, result.output
+    return result.output
+
+
+def config_with(folder: Path, change: dict[str, object], name: str = "mine") -> Path:
+    """The tiny config with some of its dotted keys replaced."""
+    config = yaml.safe_load((HERE / "tiny.yaml").read_text())
+    config["data"]["split_dataset"]["file_path"] = str(DATA)
+    for dotted, value in change.items():
+        *parents, last = dotted.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        longer = isinstance(value, list) and isinstance(node.get(last), list)
+        node[last] = node[last] + value if longer else value
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path

@@ -1,0 +1,168 @@
+"""Interrupted and resumed trainings equal uninterrupted ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from .commands import Run, config_with, run, start, train, train_arguments
+
+pytestmark = pytest.mark.slow
+
+EPOCHS = 5
+STEPS = 5  # an epoch
+COEFFICIENT = "loss_coeff/edge_correlation"
+LOSS = "train_loss_step/weighted_sum"
+PENALTY = "train_loss_step/edge_correlation"
+
+SETTINGS = {
+    "cosine-step": ("+nequip_decorr=cosine",),
+    "linear-epoch": (
+        "+nequip_decorr=cosine",
+        "trainer.decorr.schedule=linear",
+        "trainer.decorr.unit=epoch",
+        "trainer.decorr.delay=1",
+    ),
+    "subsampled-bump": (
+        "+nequip_decorr=cosine",
+        "trainer.decorr.direction=bump",
+        "trainer.decorr.max_edges=100",
+    ),
+    "target": (
+        "+nequip_decorr=target",
+        "trainer.decorr.rate=0.5",
+        "trainer.decorr.guard_band=0.0",
+    ),
+}
+
+
+#: NequIP 0.19.1 restarts with another order of shuffled frames, with and without us.
+IN_ORDER = "data.train_dataloader.shuffle=false"
+
+
+def interrupt(folder: Path, *overrides: str, how: signal.Signals, at: str) -> None:
+    """Start a training and send it a signal once it has written a checkpoint."""
+    folder.mkdir(parents=True)
+    log = folder / "nequip-train.log"
+    process = start("nequip-train", train_arguments(folder, *overrides), folder, log)
+    deadline = time.monotonic() + 120
+    while not (folder / at).exists():
+        assert process.is_alive() and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.002)
+    assert process.pid is not None
+    os.kill(process.pid, how)
+    process.join(60)
+    assert not (folder / f"epoch{EPOCHS - 1}.ckpt").exists(), "not interrupted in time"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=str)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_resume_from_the_end_of_an_epoch(
+    tmp_path: Path, setting: str, how: signal.Signals
+) -> None:
+    flags = (*SETTINGS[setting], IN_ORDER, f"trainer.max_epochs={EPOCHS}")
+    whole = train(tmp_path / "whole", *flags)
+    interrupt(tmp_path / "first", *flags, how=how, at="epoch1.ckpt")
+    checkpoint = tmp_path / "first" / "epoch1.ckpt"
+    rest = train(tmp_path / "rest", *flags, f"++ckpt_path={checkpoint}")
+    assert "restarted at step 10, unchanged" in rest.output
+    for name in (COEFFICIENT, LOSS):
+        assert rest.column(name) == whole.column(name)[2 * STEPS :]
+    assert rest.column(PENALTY)[-STEPS:] == whole.column(PENALTY)[-STEPS:]
+    expected, got = whole.checkpoint()["state_dict"], rest.checkpoint()["state_dict"]
+    for key, value in expected.items():
+        if torch.is_tensor(value):
+            assert torch.equal(got[key], value), key
+
+
+@pytest.mark.parametrize("setting", ["cosine-step", "linear-epoch"])
+def test_resume_from_the_middle_of_an_epoch_keeps_the_coefficients(
+    tmp_path: Path, setting: str
+) -> None:
+    flags = (*SETTINGS[setting], IN_ORDER, f"trainer.max_epochs={EPOCHS}")
+    every_step = {
+        "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "dirpath": "${hydra:runtime.output_dir}",
+        "filename": "step{step}",
+        "auto_insert_metric_name": False,
+        "save_top_k": -1,
+        "every_n_train_steps": 1,
+    }
+    config = config_with(tmp_path / "config", {"trainer.callbacks": [every_step]})
+    whole = train(tmp_path / "whole", *flags, config=config)
+    checkpoint = tmp_path / "whole" / "step8.ckpt"
+    assert checkpoint.exists()
+    rest = train(tmp_path / "rest", *flags, f"++ckpt_path={checkpoint}")
+    steps = dict(steps_and_values(whole))
+    resumed = steps_and_values(rest)
+    assert resumed[0][0] == 8
+    assert len(resumed) > 2 * STEPS
+    for step, coefficient in resumed:
+        if step in steps:
+            assert coefficient == steps[step], step
+
+
+def steps_and_values(run_: Run) -> list[tuple[int, float]]:
+    return [
+        (int(row["step"]), float(row[COEFFICIENT]))
+        for row in run_.metrics
+        if row.get(COEFFICIENT)
+    ]
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    folder = tmp_path_factory.mktemp("started")
+    return {
+        "off": train(folder / "off"),
+        "on": train(folder / "on", *SETTINGS["cosine-step"]),
+    }
+
+
+def resume(run_: Run, folder: Path, *flags: str) -> Run:
+    checkpoint = run_.folder / "epoch0.ckpt"
+    return train(folder, *flags, f"++ckpt_path={checkpoint}", "trainer.max_epochs=3")
+
+
+def test_turned_on_at_a_restart(tmp_path: Path, started: dict[str, Run]) -> None:
+    rest = resume(started["off"], tmp_path, *SETTINGS["cosine-step"])
+    assert "turned on at step 5 of a restarted training" in rest.output
+    assert rest.column(COEFFICIENT)[0] < 3.0
+    assert len(rest.column(PENALTY)) == 10
+
+
+def test_turned_off_at_a_restart(tmp_path: Path, started: dict[str, Run]) -> None:
+    rest = resume(started["on"], tmp_path)
+    assert PENALTY not in rest.metrics[0]
+    expected = resume(started["off"], tmp_path / "off").checkpoint()["state_dict"]
+    got = rest.checkpoint()["state_dict"]
+    assert got.keys() == expected.keys()
+    key = "loss._extra_state"
+    assert got[key]["coeff_dict"] == expected[key]["coeff_dict"]
+
+
+def test_changed_at_a_restart(tmp_path: Path, started: dict[str, Run]) -> None:
+    rest = resume(
+        started["on"], tmp_path, "+nequip_decorr=constant", "trainer.decorr.coeff=0.7"
+    )
+    assert (
+        "restarted at step 5, settings changed: schedule cosine -> constant, "
+        "coeff 3.0 -> 0.7"
+    ) in rest.output
+    assert set(rest.column(COEFFICIENT)) == {0.7}
+
+
+def test_a_decorrelated_training_can_end_without_the_package(
+    started: dict[str, Run], tmp_path: Path
+) -> None:
+    package = tmp_path / "model.nequip.zip"
+    checkpoint = started["on"].folder / "last.ckpt"
+    done = run("nequip-package", ["build", str(checkpoint), str(package)], tmp_path)
+    assert done.status == 0, done.output
+    for path in (checkpoint, package):
+        assert b"nequip_decorr" not in path.read_bytes()
