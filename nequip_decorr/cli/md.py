@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from nequip_decorr.md.engines import ENGINES
 from nequip_decorr.md.presets import PRESETS, preset
 from nequip_decorr.md.protocol import ENSEMBLES, Protocol
-from nequip_decorr.md.results import CAUSES, Replica, RunResult
+from nequip_decorr.md.results import CAUSES, Failure, Replica, RunResult
 from nequip_decorr.md.run import RunStoppedError, run_stability
 
 #: flag -> field of the protocol, for flags that set one value
@@ -30,6 +31,10 @@ FLAGS = {
     "replicas": "replicas",
     "seed": "seed",
 }
+
+
+#: How many failures are printed one by one.
+SHOWN = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,18 +81,19 @@ def run(args: argparse.Namespace) -> int:
     structures = args.structures or _named_structures(args, protocol)
     out = args.out or Path(f"{Path(args.model).name.split('.')[0]}-md")
     errors = Console(stderr=True)
-    warnings.showwarning = _show_warning
     try:
-        result = run_stability(
-            args.model,
-            structures,
-            protocol,
-            output=out,
-            engine=args.engine,
-            device=args.device,
-            processes=args.processes,
-            console=errors,
-        )
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            result = run_stability(
+                args.model,
+                structures,
+                protocol,
+                output=out,
+                engine=args.engine,
+                device=args.device,
+                processes=args.processes,
+                console=errors,
+            )
     except RunStoppedError as stopped:
         show(stopped.result, out)
         print(f"nequip-decorr md: {stopped}", file=sys.stderr)
@@ -125,33 +131,48 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
 
 
 def show(result: RunResult, out: Path) -> None:
-    """Print what happened, by temperature."""
-    console = Console()
-    table = Table(title=None if result.complete else "so far")
-    for name in ("T / K", "replicas", "survived", "failed", "censored", "causes"):
-        table.add_column(name)
-    table.add_column(f"times of failure / ps (horizon {result.horizon_ps:g})")
+    """Print what happened: a table by temperature, and how each replica failed."""
+    console = Console(highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("T / K", "replicas", "survived", "failed", "censored"):
+        table.add_column(name, justify="right")
+    table.add_column("causes")
     for temperature_K in dict.fromkeys(r.temperature_K for r in result.replicas):
         group = [r for r in result.replicas if r.temperature_K == temperature_K]
         table.add_row(f"{temperature_K:g}", *_counts(group))
     console.print(table)
-    console.print(f"{out / 'result.json'}", highlight=False, soft_wrap=True)
+    failed = [(r, r.failure) for r in result.replicas if r.failure is not None]
+    failed.sort(key=lambda pair: pair[0].time_ps)
+    for replica, failure in failed[:SHOWN]:
+        console.print(_line(replica, failure), markup=False, soft_wrap=True)
+    if len(failed) > SHOWN:
+        console.print(f"... and {len(failed) - SHOWN} more failures")
+    state = "" if result.complete else " (not complete)"
+    console.print(f"result: {out / 'result.json'}{state}", soft_wrap=True)
 
 
 def _counts(group: list[Replica]) -> list[str]:
     causes = Counter(r.failure.cause for r in group if r.failure is not None)
-    times = sorted(r.time_ps for r in group if r.failed)
-    shown = ", ".join(f"{t:.3g}" for t in times[:6]) + (", ..." if times[6:] else "")
     survived = sum(r.censored_by == "horizon" for r in group)
-    failed = len(times)
+    failed = sum(causes.values())
     return [
         str(len(group)),
         str(survived),
         str(failed),
         str(len(group) - survived - failed),
         ", ".join(f"{c} {causes[c]}" for c in CAUSES if causes[c]),
-        shown,
     ]
+
+
+def _line(replica: Replica, failure: Failure) -> str:
+    line = (
+        f"{replica.time_ps:9.4f} ps  {failure.cause}: {failure.message} "
+        f"[{replica.structure_name}, {replica.temperature_K:g} K, seed {replica.seed}"
+    )
+    if failure.half_step_cause is not None:
+        again = failure.half_step_cause
+        line += f"; at half the step {'it holds' if again == 'none' else again}"
+    return line + "]"
 
 
 def _named_structures(args: argparse.Namespace, protocol: Protocol) -> str:

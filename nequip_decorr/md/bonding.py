@@ -27,7 +27,7 @@ Indices = NDArray[np.int64]
 BOND_RATIO = 1.25
 
 #: Pairs up to this much beyond the limit are watched, Angstrom.
-SKIN_A = 1.0
+SKIN_A = 0.6
 
 
 class Pairs(NamedTuple):

@@ -70,7 +70,10 @@ class RunFolder:
             OSError: when a live process works in it, or it cannot be written.
         """
         manifest = self.path / "run.json"
-        if self.path.exists() and not manifest.exists() and any(self.path.iterdir()):
+        # a run killed as it began has left some of these and no manifest
+        ours = {"replicas", "state", "frames", "lock", "run.json", "run.json.part"}
+        there = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
+        if not manifest.exists() and there - ours:
             raise ValueError(
                 f"expected a new folder or one of `nequip-decorr md`, got {self.path} "
                 "with other files in it; choose another --out"

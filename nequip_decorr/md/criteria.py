@@ -16,6 +16,9 @@ from nequip_decorr.md.bonding import Fragments, Isolation, Overlap, start_bonds
 from nequip_decorr.md.engine import Array, Frame
 from nequip_decorr.md.protocol import Criteria
 
+#: A finite limit that only what has lost all meaning exceeds (its square is finite).
+LARGEST = 1e150
+
 
 class Violation(NamedTuple):
     """A test that failed: cause, a line for a person, atoms, value and limit."""
@@ -62,20 +65,23 @@ class Watch:
         self.temperature_K = np.nan
         #: kinetic energy of the last step, eV
         self.kinetic_energy_eV = np.nan
-        limits = criteria
-        self._overlap = _made(Overlap, atoms, limits.min_distance_ratio)
-        self._isolation = _made(Isolation, atoms, limits.isolation_ratio)
-        self._fragments = _made(Fragments, atoms, limits.fragment_ratio)
-        self._bonds = start_bonds(atoms) if limits.max_bond_deviation_A else None
+        # a limit that is switched off is the largest number, which infinity exceeds
+        self._max_way = criteria.max_displacement_A or LARGEST
+        self._max_force = criteria.max_force_eV_per_A or LARGEST
+        self._overlap = _made(Overlap, atoms, criteria.min_distance_ratio)
+        self._isolation = _made(Isolation, atoms, criteria.isolation_ratio)
+        self._fragments = _made(Fragments, atoms, criteria.fragment_ratio)
+        self._bonds = start_bonds(atoms) if criteria.max_bond_deviation_A else None
         n_bonds = 0 if self._bonds is None else len(self._bonds.first)
         # the step at which a limit that needs confirming was first passed, -1: not
         self._hot_since = -1
         self._off_since = np.full(n_bonds, -1, dtype=np.int64)
+        self._any_off = False
 
     @property
     def calm(self) -> bool:
         """Whether no limit is passed that only waits for confirmation."""
-        return self._hot_since < 0 and not (self._off_since >= 0).any()
+        return self._hot_since < 0 and not self._any_off
 
     def state(self) -> dict[str, Any]:
         """What :meth:`restore` needs, in types that JSON knows."""
@@ -85,72 +91,76 @@ class Watch:
         """Go on from a state at these positions."""
         self._hot_since = int(state["hot_since"])
         self._off_since = np.array(state["off_since"], dtype=np.int64)
+        self._any_off = bool((self._off_since >= 0).any())
         self._last_positions = positions_A
 
     def before_forces(self, positions_A: Array) -> Violation | None:
         """The tests of new positions, before the model is called on them."""
-        if not np.isfinite(positions_A).all():
-            return self._nonfinite("positions", positions_A)
-        last, limit = self._last_positions, self._criteria.max_displacement_A
-        if last is not None and limit is not None:
-            ways = np.linalg.norm(positions_A - last, axis=1)
-            if not ways.max() <= limit:
-                worst = int(np.argmax(ways))
-                return Violation(
-                    "blowup",
-                    f"{self._name(worst)} moved {ways[worst]:.3g} A in one step, "
-                    f"limit {limit:g} A",
-                    (worst,),
-                    float(ways[worst]),
-                    limit,
-                )
+        last = positions_A if self._last_positions is None else self._last_positions
+        ways = squares(positions_A - last)
+        if not ways.max() <= self._max_way**2:
+            return self._not_finite("positions", positions_A) or self._too_far(ways)
         self._last_positions = positions_A
         return None
 
     def after_step(self, frame: Frame) -> Violation | None:
         """The tests of a whole step, in their order; the first that fails."""
-        violation = self._not_finite(frame) or self._force(frame.forces_eV_per_A)
-        if violation:
-            return violation
-        violation = self._too_close(frame.positions_A) or self._runaway(frame)
+        forces = squares(frame.forces_eV_per_A)
+        kinetic = 0.5 * squares(frame.momenta) * self._inverse_masses
+        self.kinetic_energy_eV = float(kinetic.sum())
+        self.temperature_K = 2 * self.kinetic_energy_eV / (self._dof * units.kB)
+        if not (
+            forces.max() <= self._max_force**2
+            and self.kinetic_energy_eV < np.inf
+            and np.isfinite(frame.energy_eV)
+        ):
+            return (
+                self._energy_not_finite(frame.energy_eV)
+                or self._not_finite("forces", frame.forces_eV_per_A)
+                or self._not_finite("momenta", frame.momenta)
+                or self._too_strong(forces)
+            )
+        violation = self._too_close(frame.positions_A) or self._runaway(
+            kinetic, frame.step
+        )
         if violation or frame.step % self._check_interval:
             return violation
         return self._dissociated(frame)
 
-    def _not_finite(self, frame: Frame) -> Violation | None:
-        if not np.isfinite(frame.energy_eV):
-            return Violation("nonfinite", f"the energy is {frame.energy_eV}")
-        for name, values in (
-            ("forces", frame.forces_eV_per_A),
-            ("momenta", frame.momenta),
-            ("positions", frame.positions_A),
-        ):
-            if not np.isfinite(values).all():
-                return self._nonfinite(name, values)
-        return None
+    def _energy_not_finite(self, energy_eV: float) -> Violation | None:
+        if np.isfinite(energy_eV):
+            return None
+        return Violation("nonfinite", f"the energy is {energy_eV}")
 
-    def _nonfinite(self, name: str, values: Array) -> Violation:
+    def _not_finite(self, name: str, values: Array) -> Violation | None:
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if not len(bad):
+            return None
         return Violation(
             "nonfinite",
             f"{name} of {self._names(bad)} not finite",
             tuple(int(i) for i in bad),
         )
 
-    def _force(self, forces: Array) -> Violation | None:
-        limit = self._criteria.max_force_eV_per_A
-        if limit is None:
-            return None
-        sizes = np.linalg.norm(forces, axis=1)
-        if sizes.max() <= limit:
-            return None
-        worst = int(np.argmax(sizes))
+    def _too_far(self, ways: Array) -> Violation:
+        worst = int(np.argmax(ways))
+        way, limit = float(np.sqrt(ways[worst])), self._max_way
         return Violation(
             "blowup",
-            f"force on {self._name(worst)} is {sizes[worst]:.4g} eV/A, "
-            f"limit {limit:g} eV/A",
+            f"{self._name(worst)} moved {way:.3g} A in one step, limit {limit:g} A",
             (worst,),
-            float(sizes[worst]),
+            way,
+            limit,
+        )
+
+    def _too_strong(self, forces: Array) -> Violation:
+        worst = int(np.argmax(forces))
+        force, limit = float(np.sqrt(forces[worst])), self._max_force
+        return Violation(
+            "blowup",
+            f"force on {self._name(worst)} is {force:.4g} eV/A, limit {limit:g} eV/A",
+            (worst,),
+            force,
             limit,
         )
 
@@ -167,15 +177,11 @@ class Watch:
             close.limit_A,
         )
 
-    def _runaway(self, frame: Frame) -> Violation | None:
-        squares = np.einsum("ij,ij->i", frame.momenta, frame.momenta)
-        kinetic = 0.5 * squares * self._inverse_masses
-        self.kinetic_energy_eV = float(kinetic.sum())
-        self.temperature_K = 2 * self.kinetic_energy_eV / (self._dof * units.kB)
+    def _runaway(self, kinetic_eV: Array, step: int) -> Violation | None:
         return (
             self._too_hot()
-            or self._hot_atom(kinetic, frame.step)
-            or self._hot_for_long(frame.step)
+            or self._hot_atom(kinetic_eV, step)
+            or self._hot_for_long(step)
         )
 
     def _too_hot(self) -> Violation | None:
@@ -244,6 +250,7 @@ class Watch:
         fine = np.abs(lengths - self._bonds.distance_A) <= limit
         self._off_since[fine] = -1
         self._off_since[~fine & (self._off_since < 0)] = frame.step
+        self._any_off = not fine.all()
         age_fs = (frame.step - self._off_since) * self._timestep_fs
         broken = ~fine & (age_fs >= self._criteria.bond_confirm_fs)
         if not broken.any():
@@ -300,6 +307,11 @@ class Watch:
         if len(names) > 4:
             return f"{', '.join(names[:4])} and {len(names) - 4} more"
         return ", ".join(names)
+
+
+def squares(vectors: Array) -> Array:
+    """Squared length of each of (N, 3) vectors."""
+    return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
 
 
 def _made(kind: Any, atoms: Atoms, ratio: float | None) -> Any:

@@ -29,13 +29,15 @@ What an engine promises:
 - Positions are not wrapped into the cell.
 - A model that raises is asked again. When it raises again on these positions, and
   still works on the last good ones, the replica is dropped by ``fault``; when it
-  fails there too, the model or the machine is broken: :class:`ModelBrokenError`.
+  fails there too, or on the first positions of a fresh job, the model or the machine
+  is broken: :class:`ModelBrokenError`.
   Memory that runs out is :class:`OutOfMemoryError`; both end ``run``.
-- What the observer raises passes through.
+- What the observer raises passes through. From within a call the observer may run
+  another engine on the same model.
 
-Momenta are in ase units, amu * Angstrom / (ase time); Langevin dynamics keep all 3N
-degrees of freedom, Nose-Hoover and NVE conserve the (zero) total momentum
-(:func:`degrees_of_freedom`).
+Momenta are in ase units, amu * Angstrom / (ase time). Langevin dynamics (BAOAB) keep
+all 3N degrees of freedom, Nose-Hoover and NVE conserve the total momentum, which
+starts at zero (:func:`conserves_momentum`).
 """
 
 from __future__ import annotations
@@ -139,12 +141,15 @@ class Engine(Protocol):
         """Move the jobs until the observer has let go of each."""
 
 
-def degrees_of_freedom(n_atoms: int, ensemble: str) -> int:
-    """Kinetic degrees of freedom of ``n_atoms`` under one of the ensembles.
+def conserves_momentum(n_atoms: int, ensemble: str) -> bool:
+    """Whether the total momentum is conserved, and so is taken away at the start.
 
-    Langevin noise moves the centre of mass as it does any other coordinate: 3N.
-    Nose-Hoover chains and NVE conserve the total momentum, which starts at zero:
-    3N - 3. A single atom keeps its three (its momentum is not taken away).
+    Langevin noise moves the centre of mass as it does any other coordinate. A single
+    atom keeps its momentum: it has no other.
     """
-    conserved = ensemble in ("nose-hoover", "nve") and n_atoms > 1
-    return 3 * n_atoms - 3 * conserved
+    return ensemble in ("nose-hoover", "nve") and n_atoms > 1
+
+
+def degrees_of_freedom(n_atoms: int, ensemble: str) -> int:
+    """Kinetic degrees of freedom: 3N, or 3N - 3 where total momentum is conserved."""
+    return 3 * n_atoms - 3 * conserves_momentum(n_atoms, ensemble)

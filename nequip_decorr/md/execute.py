@@ -20,6 +20,7 @@ from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.replica import Plan, Repeat, ReplicaRun, half_step_outcome
 from nequip_decorr.md.results import Failure
 
+
 @dataclass(frozen=True)
 class Stop:
     """Why a run stopped before its end: a reason of ``CENSORED_BY``, and a line."""

@@ -17,6 +17,14 @@ KINDS = {
     "checkpoint": ".ckpt",
 }
 
+ADVICE = {
+    "package": "make it with `nequip-package build CHECKPOINT NAME.nequip.zip`",
+    "aotinductor": "make it with `nequip-compile --mode aotinductor --target TARGET`, "
+    "where TARGET is `ase` for --engine ase and `batch` for --engine torchsim",
+    "torchscript": "make it with `nequip-compile --mode torchscript`",
+    "checkpoint": "give a checkpoint of nequip-train that this version can read",
+}
+
 Loader = Callable[[Path, str, str], Any]
 
 
@@ -127,9 +135,8 @@ def load_model(
     except Exception as error:
         text = " ".join(str(error).split()) or "no message"
         raise ValueError(
-            f"expected a {kind} of NequIP that loads on {device}, got {path} "
-            f"({type(error).__name__}: {text[:300]}); write it again with this "
-            "version of NequIP"
+            f"expected a NequIP {kind} that loads on {device} for this engine, got "
+            f"{path} ({type(error).__name__}: {text[:200]}); {ADVICE[kind]}"
         ) from error
     return ModelHandle(
         path=str(path),

@@ -13,7 +13,14 @@ from ase import Atoms
 from nequip_decorr.md import results
 from nequip_decorr.md.checkpoint import RunFolder, Saved, frame_text
 from nequip_decorr.md.criteria import Violation, Watch
-from nequip_decorr.md.engine import Array, Frame, Job, MDState, degrees_of_freedom
+from nequip_decorr.md.engine import (
+    Array,
+    Frame,
+    Job,
+    MDState,
+    conserves_momentum,
+    degrees_of_freedom,
+)
 from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.structures import start_momenta
 
@@ -53,7 +60,6 @@ def watch(plan: Plan, protocol: Protocol) -> Watch:
 
 def start_state(plan: Plan, protocol: Protocol) -> MDState:
     """Start structure, with momenta that depend on the replica's seed alone."""
-    conserved = degrees_of_freedom(2, protocol.ensemble) == 3
     return MDState(
         step=0,
         positions_A=plan.atoms.get_positions(),
@@ -61,7 +67,7 @@ def start_state(plan: Plan, protocol: Protocol) -> MDState:
             plan.atoms,
             plan.temperature_K,
             np.random.default_rng(plan.entropy(0)),
-            conserve_total=conserved,
+            conserve_total=conserves_momentum(len(plan.atoms), protocol.ensemble),
         ),
     )
 

@@ -32,7 +32,12 @@ from nequip_decorr.md.structures import (
     structure_hash,
     structure_name,
 )
-from nequip_decorr.md.workers import run_in_processes, shared_steps, threads, use_threads
+from nequip_decorr.md.workers import (
+    run_in_processes,
+    shared_steps,
+    threads,
+    use_threads,
+)
 
 #: Wall time between two writings of the result file while replicas run, s.
 RESULT_EVERY_S = 20.0
@@ -181,6 +186,14 @@ class _Run:
         if not pending:
             return self.write(None)
         steps = self._steps(pending)
+        if console is not None:
+            started = sum(steps[p.index] > 0 for p in pending)
+            console.print(
+                f"{len(self.plans)} replicas of {self.protocol.horizon_ps:g} ps: "
+                f"{len(self.plans) - len(pending)} have ended, {started} go on, "
+                f"{len(pending) - started} start",
+                highlight=False,
+            )
         display = Display(
             steps,
             n_steps=self.protocol.n_steps,

@@ -71,7 +71,7 @@ def check_structures(
     """
     if not structures:
         raise ValueError("expected at least one start structure, got none")
-    warnings = []
+    small: dict[str, float] = {}
     for index, atoms in enumerate(structures):
         name = structure_name(atoms, index)
         _check_contents(atoms, name, species)
@@ -80,12 +80,15 @@ def check_structures(
             _check_overlap(atoms, name, min_distance_ratio)
         height = smallest_height_A(atoms)
         if cutoff_A is not None and not height >= 2 * cutoff_A:
-            warnings.append(
-                f"the cell of {name} is {height:.1f} A high, less than twice the "
-                f"model's cutoff of {cutoff_A:g} A: atoms meet images of one and the "
-                "same neighbour; repeat the cell for a fair test"
-            )
-    return warnings
+            small[name] = height
+    if not small:
+        return []
+    others = f" and of {len(small) - 1} more" if len(small) > 1 else ""
+    return [
+        f"the cell of {next(iter(small))}{others} is down to {min(small.values()):.1f} "
+        f"A high, less than twice the model's cutoff of {cutoff_A:g} A: an atom meets "
+        "several images of one neighbour; repeat the cell for a fair test"
+    ]
 
 
 def structure_name(atoms: Atoms, index: int) -> str:
@@ -128,12 +131,12 @@ def start_momenta(
         atoms: for the masses.
         temperature_K: of the distribution, which is not rescaled to.
         rng: the replica's own generator.
-        conserve_total: take the total momentum away (for ensembles that conserve it).
+        conserve_total: take the total momentum away.
     """
     masses = atoms.get_masses()[:, None]
     noise = rng.standard_normal((len(atoms), 3))
     momenta = noise * np.sqrt(masses * units.kB * temperature_K)
-    if conserve_total and len(atoms) > 1:
+    if conserve_total:
         momenta -= masses * (momenta.sum(axis=0) / masses.sum())
     return np.asarray(momenta)
 
