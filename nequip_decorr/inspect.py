@@ -188,13 +188,17 @@ def read_frames(path: str | Path, max_frames: int | None = None) -> Iterator[Ato
     """Frames of a file that ase reads, one at a time, at most ``max_frames``.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when ase cannot read it, or there is no frame in it.
+        FileNotFoundError: at once, when there is no such file.
+        ValueError: while reading, when ase cannot, or when there is no frame in it.
     """
-    import ase.io
-
     if not Path(path).exists():
         raise FileNotFoundError(f"expected a data file, got {path}: no such file")
+    return _read(path, max_frames)
+
+
+def _read(path: str | Path, max_frames: int | None) -> Iterator[Atoms]:
+    import ase.io
+
     empty = True
     try:
         for atoms in islice(ase.io.iread(path), max_frames):
@@ -289,11 +293,10 @@ def inspect_file(
     """
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"expected at least 1 frame to read, got {max_frames}")
-    if not Path(data_path).exists():
-        raise FileNotFoundError(f"expected a data file, got {data_path}: no such file")
+    frames = read_frames(data_path, max_frames)
     return inspect_model(
         load_model(model_path, device),
-        read_frames(data_path, max_frames),
+        frames,
         field=field,
         layer_dim=layer_dim,
         batch_size=batch_size,

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".svg", ".pdf")
 
 _DPI = 100
-_MAX_WIDTH_IN = 12.0
-_PANEL_IN = 3.6
+_WIDTH_IN = 12.0
+_MARGIN_IN = 1.2
+# a panel wider than this is idle space, a narrower one cannot hold its title
+_LARGEST_PANEL_IN, _SMALLEST_PANEL_IN = 3.6, 2.1
 # Okabe and Ito's colours, and dashes for a reader who does not see them
 _LINES = (
     ("#0072B2", "-"),
@@ -100,16 +102,18 @@ def correlation_figure(inspections: Mapping[str, Inspection]) -> Any:
         inspections: label -> inspected model, top to bottom; at least one.
 
     Returns:
-        a ``matplotlib.figure.Figure`` with the Agg canvas; 1200 px wide in PNG.
+        a ``matplotlib.figure.Figure`` with the Agg canvas; as PNG 1200 px wide for
+        three to five layers.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = max(len(each.layers) for each in inspections.values())
     rows = len(inspections) + 1
-    width = min(_MAX_WIDTH_IN, _PANEL_IN * columns + 1.2)
-    panel = (width - 1.2) / columns
-    figure = Figure(figsize=(width, panel * rows + 0.9), dpi=_DPI, layout="constrained")
+    panel = (_WIDTH_IN - _MARGIN_IN) / columns
+    panel = max(_SMALLEST_PANEL_IN, min(panel, _LARGEST_PANEL_IN))
+    size = (panel * columns + _MARGIN_IN, (panel + 0.4) * rows + 0.6)
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     image: Any = None
@@ -127,13 +131,15 @@ def correlation_figure(inspections: Mapping[str, Inspection]) -> Any:
         layer.eigenvalues[0] for each in inspections.values() for layer in each.layers
     )
     axes[-1][0].set_ylim(_SMALLEST_EIGENVALUE, 2 * max(largest, 1))
-    axes[-1][0].set_ylabel("eigenvalue of the correlation matrix", fontsize=10)
+    axes[-1][0].set_ylabel("eigenvalue", fontsize=10)
     axes[-1][0].legend(fontsize=9, frameon=False)
     fields = ", ".join(dict.fromkeys(each.field for each in inspections.values()))
     figure.suptitle(
-        f"Channels of {fields}, alike ones side by side: dark blocks are redundant",
+        f"|ρ| between channels of {fields}, alike ones\n"
+        f"side by side: dark blocks repeat each other",
         fontsize=12,
     )
+    figure.supxlabel("eigenvalues of ρ, largest first", fontsize=10)
     return figure
 
 
@@ -154,10 +160,10 @@ def _heat_map(axis: Any, layer: LayerReport) -> Any:
     shown[alive:, :] = shown[:, alive:] = np.nan
     image = axis.imshow(shown, vmin=0, vmax=1, cmap="magma_r", interpolation="nearest")
     axis.set_facecolor(_DEAD_COLOUR)
-    dead = f", {len(layer.dead_channels)} dead" if layer.dead_channels else ""
+    dead = f", {len(layer.dead_channels)} dead (grey)" if layer.dead_channels else ""
     axis.set_title(
-        f"layer {layer.name}\nmean |ρ| {layer.mean_abs:.2f}, effective rank "
-        f"{layer.effective_rank:.1f} of {layer.channels}{dead}",
+        f"layer {layer.name}\nmean |ρ| {layer.mean_abs:.2f}{dead}\n"
+        f"effective rank {layer.effective_rank:.1f} of {layer.channels}",
         fontsize=10,
     )
     # a clustered position is not the channel's number
@@ -185,6 +191,5 @@ def _spectra(axis: Any, inspections: Mapping[str, Inspection], column: int) -> N
         )
     axis.axhline(1, color="0.6", linewidth=0.8, zorder=0, label="uncorrelated")
     axis.set_yscale("log")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axis.set_xlabel("eigenvalue number, largest first", fontsize=10)
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axis.tick_params(labelsize=9)
