@@ -373,7 +373,8 @@ def subsample_rows(
     Args:
         total: number of rows, at least ``keep``.
         keep: number of rows to draw.
-        seed: equal seeds draw equal rows on one kind of device.
+        seed: equal seeds draw equal rows on one kind of device; below 2^32, since the
+            generator of a CPU ignores higher bits.
         device: where the indices are wanted.
 
     Returns:

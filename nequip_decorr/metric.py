@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from numbers import Integral
 from typing import Any
@@ -169,10 +169,24 @@ class EdgeCorrelation(Metric):
         Raises:
             ValueError: before the first batch.
         """
-        if not self.update_called:
-            raise ValueError("expected a batch before the diagnosis, got none")
         with self.sync_context(should_sync=self._to_sync, should_unsync=True):
-            return diagnose(self.pooled)
+            pooled = self.pooled
+        if pooled.second.dim() == 0:
+            raise ValueError("expected a batch before the diagnosis, got none")
+        return diagnose(pooled)
+
+    def sync(
+        self,
+        dist_sync_fn: Callable[..., Any] | None = None,
+        process_group: Any = None,
+        should_sync: bool = True,
+        distributed_available: Callable[[], bool] | None = None,
+    ) -> None:
+        """Sum over ranks, of which some may not have seen a batch; see torchmetrics."""
+        available = distributed_available or self.distributed_available_fn
+        if should_sync and not self._is_synced and available():
+            self._agree_on_shape(process_group or self.process_group)
+        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def check_finite(self, value: float, where: str) -> None:
         """Raise when ``value``, that of the last batch, is not finite.
@@ -203,13 +217,26 @@ class EdgeCorrelation(Metric):
         total = blocks.shape[0]
         if self.max_edges is None or total <= self.max_edges:
             return moments(blocks)
-        seed = (self.seed * 2**32 + self.step) % 2**63
+        # torch's generator on a CPU takes 32 bits; an odd factor keeps seeds far apart
+        seed = (self.seed * 0x9E3779B1 + self.step) % 2**32
         rows = subsample_rows(total, self.max_edges, seed, blocks.device)
         return moments(blocks[rows], weight=total / self.max_edges)
 
     def _accumulate(self, batch: Moments) -> None:
         for name, part in zip(_STATES, merge(self.pooled, batch), strict=True):
             setattr(self, name, part)
+
+    def _agree_on_shape(self, group: Any) -> None:
+        # gathering a scalar on one rank and a matrix on another aborts or hangs
+        shape = self.first.shape or (0, 0)
+        largest = torch.tensor(shape, device=self.first.device)
+        torch.distributed.all_reduce(
+            largest, op=torch.distributed.ReduceOp.MAX, group=group
+        )
+        layers, channels = largest.tolist()
+        if self.first.dim() == 0 and channels > 0:
+            self.first = self.first.new_zeros(layers, channels)
+            self.second = self.second.new_zeros(layers, channels, channels)
 
     def _over_ranks(self, batch: Moments) -> Moments:
         # The sum over ranks enters as a constant, so that the gradient flows through
