@@ -7,8 +7,8 @@ canonical distribution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from nequip_decorr.md.rdf import (
     pair_distributions,
     read_reference,
 )
-from nequip_decorr.md.results import Replica, RunResult
+from nequip_decorr.md.results import Replica, RunResult, load, save
 from nequip_decorr.md.score import Array
 
 
@@ -88,16 +88,14 @@ def temperature_check(
 
 
 def measure_fidelity(
-    result: RunResult,
-    trajectories: Mapping[int, Path],
-    reference: Path | None,
+    result: RunResult, folder: Path, reference: Path | None
 ) -> dict[str, Any]:
     """What goes into ``RunResult.fidelity``: plain types, ready for JSON.
 
     Args:
         result: the run.
-        trajectories: recorded frames by the replica's index, in any format of ase with
-            ``time_ps`` in each frame's info.
+        folder: of the result file, to which the paths of its trajectories are
+            relative.
         reference: a trajectory, or a table (``.csv``, ``.dat`` or ``.txt``, see
             :func:`read_table`); None compares the temperatures alone.
 
@@ -124,7 +122,7 @@ def measure_fidelity(
     if reference is None:
         notes = ["no reference was given: pair distributions are not compared"]
     else:
-        distributions, notes = _compared_frames(result, trajectories, reference)
+        distributions, notes = _compared_frames(result, folder, reference)
     return {
         "temperature": temperatures,
         "reference": None if reference is None else str(reference),
@@ -133,14 +131,28 @@ def measure_fidelity(
     }
 
 
+def add_fidelity(result_path: Path, reference: Path | None) -> RunResult:
+    """Measure the fidelity of a finished run and write it into its result file.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`measure_fidelity` and
+            :func:`nequip_decorr.md.results.load`.
+    """
+    result = load(result_path)
+    measured = measure_fidelity(result, result_path.parent, reference)
+    result = replace(result, fidelity=measured)
+    save(result, result_path)
+    return result
+
+
 def _compared_frames(
-    result: RunResult, trajectories: Mapping[int, Path], reference: Path
+    result: RunResult, folder: Path, reference: Path
 ) -> tuple[list[dict[str, Any]], list[str]]:
     groups: dict[tuple[str, float], list[Atoms]] = {}
     for replica in result.replicas:
-        if replica.index in trajectories:
+        if replica.trajectory is not None:
             groups.setdefault((replica.formula, replica.temperature_K), []).extend(
-                stable_frames(trajectories[replica.index], replica)
+                stable_frames(folder / replica.trajectory, replica)
             )
     distributions: list[dict[str, Any]] = []
     notes = []

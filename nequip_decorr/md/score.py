@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ MIN_STRUCTURES = 6
 PSEUDO_WEIGHT = 0.68974
 
 
-class Interval(NamedTuple):
+@dataclass(frozen=True)
+class Interval:
     """An estimate and its two-sided 95 % interval."""
 
     value: float

@@ -68,6 +68,7 @@ class Survival:
         causes: failures by cause.
         censored: replicas without failure by the reason for which they stopped.
         curve: the Kaplan-Meier curve.
+        times_ps: when the replicas failed or were censored, sorted.
         notes: what a reader must know to read the numbers, one sentence each.
     """
 
@@ -89,6 +90,7 @@ class Survival:
     causes: dict[str, int]
     censored: dict[str, int]
     curve: Curve
+    times_ps: tuple[float, ...]
     notes: tuple[str, ...]
 
 
@@ -138,6 +140,7 @@ def estimate_survival(
         causes=dict(sorted(causes.items())),
         censored=dict(sorted(censored.items())),
         curve=kaplan_meier(time, failed, tau),
+        times_ps=tuple(np.sort(time).tolist()),
         notes=(),
     )
     return replace(result, notes=_notes(result))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import ase.io
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from nequip_decorr.md.engine import degrees_of_freedom
 from nequip_decorr.md.fidelity import (
+    add_fidelity,
     measure_fidelity,
     stable_frames,
     temperature_check,
@@ -23,7 +25,7 @@ from nequip_decorr.md.rdf import (
     pair_distributions,
     read_table,
 )
-from nequip_decorr.md.results import Failure, Trace
+from nequip_decorr.md.results import Failure, Trace, load, save
 from tests.unit.md.synthetic import replica, run
 
 
@@ -257,19 +259,28 @@ def recorded(tmp_path):
     path, reference = tmp_path / "0.extxyz", tmp_path / "reference.extxyz"
     ase.io.write(path, rattled(40, seed=1, cells=(2, 2, 2)))
     ase.io.write(reference, rattled(20, seed=2, cells=(2, 2, 2)))
-    failed = replica(0, time_ps=2.0, cause="blowup", formula="Cl32Na32", n_atoms=64)
-    return replace(result, replicas=(failed,)), path, reference
+    failed = replica(
+        0,
+        time_ps=2.0,
+        cause="blowup",
+        formula="Cl32Na32",
+        n_atoms=64,
+        trajectory="0.extxyz",
+    )
+    return replace(result, replicas=(failed,)), tmp_path, reference
 
 
 def test_frames_before_the_failure_and_after_the_warm_up(recorded):
-    result, path, _ = recorded
-    times = [a.info["time_ps"] for a in stable_frames(path, result.replicas[0])]
+    result, folder, _ = recorded
+    (failed,) = result.replicas
+    frames = stable_frames(folder / failed.trajectory, failed)
+    times = [atoms.info["time_ps"] for atoms in frames]
     assert times == pytest.approx(np.arange(4, 20) * 0.1)
 
 
 def test_what_is_measured_is_json(recorded):
-    result, path, reference = recorded
-    found = measure_fidelity(result, {0: path}, reference)
+    result, folder, reference = recorded
+    found = measure_fidelity(result, folder, reference)
     assert json.loads(json.dumps(found, allow_nan=False))["notes"] == []
     (group,) = found["distributions"]
     assert group["formula"] == "Cl32Na32"
@@ -279,58 +290,71 @@ def test_what_is_measured_is_json(recorded):
         assert len(pair["r_A"]) == len(pair["model"]) == len(pair["reference"])
 
 
+def test_it_is_written_into_the_result_file(recorded):
+    result, folder, reference = recorded
+    save(result, folder / "result.json")
+    added = add_fidelity(folder / "result.json", reference)
+    assert load(folder / "result.json").fidelity == json.loads(
+        json.dumps(added.fidelity)
+    )
+    assert added.fidelity["distributions"]
+
+
 def test_a_table_as_reference(recorded, tmp_path):
-    result, path, _ = recorded
+    result, folder, _ = recorded
     table = tmp_path / "reference.csv"
     table.write_text("r_A,Na-Cl\n0,0\n8,0\n")
-    found = measure_fidelity(result, {0: path}, table)
+    found = measure_fidelity(result, folder, table)
     (pair,) = found["distributions"][0]["pairs"].values()
     # a reference of zero: the error is the integral of the model's own g(r)
     assert pair["error"] == pytest.approx(np.sum(pair["model"]) * 0.05)
 
 
 def test_without_reference_only_the_temperature(recorded):
-    result, path, _ = recorded
-    found = measure_fidelity(result, {0: path}, None)
+    result, folder, _ = recorded
+    found = measure_fidelity(result, folder, None)
     assert found["distributions"] == []
     assert "no reference" in found["notes"][0]
 
 
 def test_what_cannot_be_compared_is_said(recorded, tmp_path):
-    result, path, _ = recorded
+    result, folder, _ = recorded
     reference = tmp_path / "cu.extxyz"
     ase.io.write(reference, bulk("Cu", cubic=True))
-    found = measure_fidelity(result, {0: path}, reference)
+    found = measure_fidelity(result, folder, reference)
     assert found["distributions"] == []
     assert "Cl32Na32 at 1800 K" in found["notes"][0]
     early = replace(
         result.replicas[0], time_ps=0.0, failure=Failure("overlap", 0, 0.0, "m")
     )
-    found = measure_fidelity(replace(result, replicas=(early,)), {0: path}, reference)
+    found = measure_fidelity(replace(result, replicas=(early,)), folder, reference)
     assert "no frame after the warm-up" in found["notes"][0]
-    assert "no trajectory" in measure_fidelity(result, {}, reference)["notes"][0]
+    unrecorded = replace(
+        result, replicas=(replace(result.replicas[0], trajectory=None),)
+    )
+    found = measure_fidelity(unrecorded, folder, reference)
+    assert "no trajectory" in found["notes"][0]
 
 
 def test_several_temperatures_and_one_reference(recorded):
-    result, path, reference = recorded
+    result, folder, reference = recorded
     other = replace(result.replicas[0], index=1, temperature_K=300.0)
     both = replace(result, replicas=(*result.replicas, other))
-    found = measure_fidelity(both, {0: path, 1: path}, reference)
+    found = measure_fidelity(both, folder, reference)
     assert [g["temperature_K"] for g in found["distributions"]] == [300.0, 1800.0]
     assert "several temperatures" in found["notes"][0]
 
 
-def test_frames_without_a_time(recorded, tmp_path):
-    result, _, reference = recorded
-    path = tmp_path / "foreign.extxyz"
-    ase.io.write(path, bulk("Cu"))
+def test_frames_without_a_time(recorded):
+    result, folder, reference = recorded
+    ase.io.write(folder / "0.extxyz", bulk("Cu"))
     with pytest.raises(ValueError, match="time_ps"):
-        measure_fidelity(result, {0: path}, reference)
+        measure_fidelity(result, folder, reference)
 
 
 def test_temperatures_of_a_thermostatted_run():
     result = run(hazard_per_ps=0.1, n_structures=3, traces=True)
-    (check,) = measure_fidelity(result, {}, None)["temperature"]
+    (check,) = measure_fidelity(result, Path(), None)["temperature"]
     assert check["mean_K"] == pytest.approx(1800, rel=0.05)
     nve = replace(result, ensemble="nve")
-    assert measure_fidelity(nve, {}, None)["temperature"] == []
+    assert measure_fidelity(nve, Path(), None)["temperature"] == []
