@@ -16,7 +16,7 @@ any number of channels. It is not the (unpublished) formula of arXiv:2502.12548.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -97,16 +97,30 @@ class Diagnosis(NamedTuple):
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
     """Neither autocast nor TF32: both would put an error of 1e-3 into R."""
-    with torch.autocast(device.type, enabled=False):
-        if device.type != "cuda":
-            yield
-            return
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+    tf32_off = _without_tf32() if device.type == "cuda" else nullcontext()
+    with torch.autocast(device.type, enabled=False), tf32_off:
+        yield
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    # torch >= 2.9 raises where its old and new names for this are mixed, and NequIP
+    # uses the new ones from there on
+    matmul: Any = torch.backends.cuda.matmul
+    new = hasattr(matmul, "fp32_precision")
+    name, on, off = (
+        ("fp32_precision", "tf32", "ieee") if new else ("allow_tf32", True, False)
+    )
+    if getattr(matmul, name) != on:
+        yield
+        return
+    inherited = new and torch.backends.fp32_precision == on  # type: ignore[attr-defined]
+    setattr(matmul, name, off)
+    try:
+        yield
+    finally:
+        # an inherited setting must go on following the general one (TF32Scheduler)
+        setattr(matmul, name, "none" if inherited else on)
 
 
 class _CentredGram(torch.autograd.Function):

@@ -461,6 +461,37 @@ def test_autocast_does_not_reach_the_moments():
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+@pytest.fixture
+def precision():
+    """torch's settings of TF32, which exist without a GPU, put back afterwards."""
+    before = torch.backends.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+    yield torch.backends
+    torch.backends.fp32_precision, torch.backends.cuda.matmul.fp32_precision = before
+
+
+@pytest.mark.parametrize("general", ["tf32", "ieee"])
+def test_tf32_is_off_inside_and_as_configured_afterwards(precision, general):
+    # as nequip's set_global_state and TF32Scheduler do it on a GPU
+    precision.cuda.matmul.fp32_precision = "none"
+    precision.fp32_precision = general
+    with functional._without_tf32():
+        assert precision.cuda.matmul.fp32_precision == "ieee"
+        assert precision.fp32_precision == general
+    assert precision.cuda.matmul.fp32_precision == general
+    for later in ("ieee", "tf32"):
+        precision.fp32_precision = later
+        assert precision.cuda.matmul.fp32_precision == later
+
+
+def test_tf32_set_for_products_alone_comes_back_even_after_an_error(precision):
+    precision.fp32_precision = "ieee"
+    precision.cuda.matmul.fp32_precision = "tf32"
+    with pytest.raises(KeyError), functional._without_tf32():
+        assert precision.cuda.matmul.fp32_precision == "ieee"
+        raise KeyError
+    assert precision.cuda.matmul.fp32_precision == "tf32"
+
+
 def test_features_need_not_be_contiguous():
     wide = reference.mixed_features(11, 30, 2, 8)
     strided = wide[:, ::2]
@@ -488,7 +519,7 @@ def test_what_is_not_finite_shows_in_its_own_layer_only(bad):
 @holds_for(st.integers(1, 500), st.data())
 def test_subsample_is_of_distinct_rows_and_reproducible(total, data):
     keep = data.draw(st.integers(1, total))
-    seed = data.draw(st.integers(0, 2**63 - 1))
+    seed = data.draw(st.integers(0, 2**32 - 1))
     rows = subsample_rows(total, keep, seed)
     assert rows.shape == (keep,)
     assert rows.dtype == torch.int64
