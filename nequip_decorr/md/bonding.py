@@ -152,12 +152,15 @@ class Isolation:
         self._ratio = ratio
         self._tested = np.ones(len(atoms), dtype=bool)
         self._tested = self._search(atoms.positions)
+        self._settled = True
 
     def __call__(self, positions_A: Array) -> tuple[int, ...]:
         """Indices of the isolated atoms."""
-        if (self._witness.lengths(positions_A) <= self._limits).all():
+        near = self._witness.lengths(positions_A) <= self._limits
+        if self._settled and near.all():
             return ()
         alone = self._tested & ~self._search(positions_A)
+        self._settled = not alone.any()
         return tuple(int(i) for i in np.flatnonzero(alone))
 
     def _search(self, positions_A: Array) -> NDArray[np.bool_]:
@@ -174,7 +177,7 @@ class Isolation:
 
 
 class Fragments:
-    """The piece that came off: more pieces than in the start structure.
+    """The pieces, and one that came off when they are more than at the start.
 
     Args:
         atoms: the start structure.
@@ -185,13 +188,16 @@ class Fragments:
         self._atoms = atoms
         self._ratio = ratio
         self.at_start = int(self._search(atoms.positions).max()) + 1
+        self._settled = True
 
     def __call__(self, positions_A: Array) -> tuple[int, tuple[int, ...]]:
-        """How many pieces there are, and the atoms of the smallest new one."""
-        if (self._tree.lengths(positions_A) <= self._limits).all():
+        """How many pieces there are (at most), and the atoms of the smallest."""
+        near = self._tree.lengths(positions_A) <= self._limits
+        if self._settled and near.all():
             return self.at_start, ()
         labels = self._search(positions_A)
         sizes = np.bincount(labels)
+        self._settled = len(sizes) <= self.at_start
         smallest = np.flatnonzero(labels == np.argmin(sizes))
         return len(sizes), tuple(int(i) for i in smallest)
 

@@ -1,0 +1,124 @@
+"""The protocol: what it refuses, and that it survives YAML."""
+
+import math
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nequip_decorr.md import PRESETS, Criteria, preset
+from nequip_decorr.md.protocol import ENSEMBLES, Protocol
+
+times = st.floats(0.1, 50.0)
+
+
+@st.composite
+def protocols(draw):
+    ensemble = draw(st.sampled_from(ENSEMBLES))
+    return Protocol(
+        ensemble=ensemble,
+        temperatures_K=tuple(
+            draw(st.lists(st.floats(1, 3000), min_size=1, max_size=3, unique=True))
+        ),
+        ramp_end_temperature_K=draw(times) if ensemble == "ramp" else None,
+        timestep_fs=draw(st.floats(0.1, 5.0)),
+        horizon_ps=draw(times),
+        seed=draw(st.integers(0, 2**31)),
+        replicas=draw(st.integers(1, 99)),
+        half_step_repeat=draw(st.booleans()),
+        criteria=Criteria(
+            max_force_eV_per_A=draw(st.none() | times), runaway_time_fs=draw(times)
+        ),
+    )
+
+
+@given(protocols())
+@settings(deadline=None, max_examples=30)
+def test_yaml_round_trip(tmp_path_factory, protocol):
+    path = tmp_path_factory.mktemp("protocol") / "p.yaml"
+    path.write_text(yaml.safe_dump(protocol.to_dict()))
+    assert Protocol.from_yaml(path) == protocol
+
+
+def test_yaml_builds_on_a_preset(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("preset: molecule\nhorizon_ps: 1\ncriteria: {fragment_ratio: 2.0}\n")
+    protocol = Protocol.from_yaml(path)
+    assert protocol.timestep_fs == 0.5
+    assert protocol.horizon_ps == 1
+    assert protocol.criteria.fragment_ratio == 2.0
+    assert protocol.criteria.max_bond_deviation_A == 0.5
+
+
+def test_one_temperature_needs_no_list(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("temperatures_K: 450\n")
+    assert Protocol.from_yaml(path).temperatures_K == (450,)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"horizon_ps": 0}, "horizon_ps > 0"),
+        ({"horizon_ps": 0.0005}, "at least one step"),
+        ({"horizon_ps": math.nan}, "horizon_ps > 0 and finite"),
+        ({"horizon_ps": math.inf}, "horizon_ps > 0 and finite"),
+        ({"timestep_fs": -1}, "timestep_fs > 0"),
+        ({"timestep_fs": "fast"}, "a number for timestep_fs"),
+        ({"temperatures_K": []}, "at least one of temperatures_K"),
+        ({"temperatures_K": [300, -5]}, "temperatures_K > 0"),
+        ({"temperatures_K": [300, 300]}, "each of temperatures_K once"),
+        ({"replicas": 0}, "whole number >= 1 for replicas"),
+        ({"replicas": 2.5}, "whole number >= 1 for replicas"),
+        ({"seed": -1}, "whole number >= 0 for seed"),
+        ({"half_step_repeat": "on"}, "true or false for half_step_repeat"),
+        ({"ensemble": "langvin"}, "did you mean 'langevin'?"),
+        ({"ensemble": "ramp"}, "ramp_end_temperature_K with ensemble 'ramp'"),
+        ({"ramp_end_temperature_K": 900}, "ramp_end_temperature_K with ensemble"),
+        ({"horizon_fs": 9}, "'horizon_fs'; did you mean 'horizon_ps'?"),
+        ({"criteria": {"max_force": 9}}, "did you mean 'max_force_eV_per_A'?"),
+        ({"criteria": {"max_force_eV_per_A": 0}}, "max_force_eV_per_A > 0"),
+        ({"criteria": {"runaway_time_fs": None}}, "a time for criteria"),
+        ({"criteria": 5}, "names and values for criteria"),
+    ],
+)
+def test_refuses(change, message):
+    with pytest.raises(ValueError, match=r"^expected") as caught:
+        Protocol.from_dict(change)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "\tx: 1", "preset: solidd"])
+def test_refuses_files(tmp_path, text):
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"^expected") as caught:
+        Protocol.from_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_preset_names():
+    with pytest.raises(ValueError, match="did you mean 'solid'"):
+        preset("solids")
+    assert {p.ensemble for p in PRESETS.values()} == {"langevin", "nve", "ramp"}
+    for protocol in PRESETS.values():
+        assert protocol.replicas >= 16
+
+
+@given(
+    steps=st.integers(1, 10**6), timestep_fs=st.sampled_from([0.1, 0.25, 0.3, 0.7, 2.0])
+)
+@settings(deadline=None, max_examples=100)
+def test_steps_to_the_horizon(steps, timestep_fs):
+    protocol = Protocol(timestep_fs=timestep_fs, horizon_ps=steps * timestep_fs / 1000)
+    assert protocol.n_steps == steps
+
+
+def test_the_ramp_is_a_straight_line():
+    protocol = Protocol(
+        ensemble="ramp", ramp_end_temperature_K=3000.0, horizon_ps=1.0, timestep_fs=1.0
+    )
+    at = [protocol.target_temperature_K(300.0, step) for step in (0, 250, 500, 1000, 2000)]
+    assert at == [300.0, 975.0, 1650.0, 3000.0, 3000.0]
