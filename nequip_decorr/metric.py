@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ._options import check_options
+from .blocks import Block, block_moments, group_blocks, layer_shares
 from .functional import (
-    PENALTIES,
     VARIANCE_FLOOR,
     Diagnosis,
     Moments,
     as_blocks,
+    debias,
     diagnose,
     merge,
     moments,
@@ -65,6 +66,10 @@ class EdgeCorrelation(Metric):
         field: key of the features in the model's output, shape (edges, channels).
         layer_dim: number of channels of one layer's block (Allegro:
             ``num_scalar_features``); None makes the whole field one block.
+        blocks: features that are not like that: of several fields, of layers that
+            differ in width, of tensors, see :class:`nequip_decorr.blocks.Block`. In
+            place of ``field`` and ``layer_dim``. A layer of several blocks counts by
+            the mean over all its pairs of channels.
         layers: which blocks to penalise (0 is Allegro's two-body embedding; negative
             indices count from the end); None means all.
         layer_weights: weight of each chosen block in the mean; None means equal.
@@ -99,6 +104,7 @@ class EdgeCorrelation(Metric):
         field: str = "edge_features",
         layer_dim: int | None = None,
         *,
+        blocks: Sequence[Block] | None = None,
         layers: Sequence[int] | None = None,
         layer_weights: Sequence[float] | None = None,
         penalty: str = "square",
@@ -116,17 +122,21 @@ class EdgeCorrelation(Metric):
         self.variance_floor = variance_floor
         self.max_edges = max_edges
         self.seed = seed
-        self._check_options()
+        self.blocks = None if blocks is None else list(blocks)
+        self._groups, self._shares = _arrange(self.blocks)
+        check_options(self)
         self.step = 0
-        #: moments of the last batch over all ranks, for whoever logs or steers by them
-        self.last_batch: Moments | None = None
+        #: moments of the last batch over all ranks, one for each group of blocks that
+        #: are alike, for whoever logs or steers by them
+        self.last_batches: list[Moments] = []
         #: set by the callback, which looks at the value that NequIP has read already;
         #: without it the metric must look, at the price of one read of a scalar a step
         self.checked_by_callback = False
-        for name in _STATES:
-            self.add_state(
-                name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum"
-            )
+        for names in self._state_names():
+            for name in names:
+                self.add_state(
+                    name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum"
+                )
 
     def update(self, preds: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
         """Add a batch to the pooled moments; ``target`` is not used."""
@@ -134,7 +144,7 @@ class EdgeCorrelation(Metric):
 
     def compute(self) -> Tensor:
         """Value of the pooled moments, float64, shape ``()``."""
-        return self._value(self.pooled)
+        return self._value(self._pooled)
 
     def forward(
         self, preds: Mapping[str, Tensor], target: Mapping[str, Tensor]
@@ -145,12 +155,12 @@ class EdgeCorrelation(Metric):
         on each step, as NequIP asks of loss terms.
         """
         batch = self._batch_moments(preds)
-        self._accumulate(Moments(*(part.detach() for part in batch)))
+        self._accumulate(_detached(batch))
         self._update_count += 1
         self._computed = None
         if self.dist_sync_on_step and self.distributed_available_fn():
             batch = self._over_ranks(batch)
-        self.last_batch = Moments(*(part.detach() for part in batch))
+        self.last_batches = _detached(batch)
         value = self._value(batch)
         if not self.checked_by_callback:
             self.check_finite(value.item(), f"step {self.step}")
@@ -159,21 +169,47 @@ class EdgeCorrelation(Metric):
         return value
 
     @property
+    def last_batch(self) -> Moments | None:
+        """Moments of the last batch over all ranks, of the first group of blocks."""
+        return self.last_batches[0] if self.last_batches else None
+
+    @property
     def pooled(self) -> Moments:
-        """Moments of all batches since the last reset, on this rank."""
-        return Moments(*(getattr(self, name) for name in _STATES))
+        """Moments of all batches since the last reset, on this rank, of the first group
+        of blocks.
+        """
+        return self._pooled[0]
+
+    def last_mean_square(self) -> Tensor:
+        """Debiased mean rho^2 of the last batch over all layers, shape ``()``.
+
+        Raises:
+            ValueError: before the first batch.
+        """
+        if not self.last_batches:
+            raise ValueError("expected a batch before its correlation, got none")
+        mean = self._of_layers(
+            [penalty(m, "square", floor=0.0) for m in self.last_batches]
+        ).mean()
+        return debias(mean, self.last_batches[0].rows)
 
     def diagnosis(self) -> Diagnosis:
-        """Diagnosis of the pooled moments over all ranks, for every layer.
+        """Diagnosis of the pooled moments over all ranks, for every block.
 
         Raises:
             ValueError: before the first batch.
         """
         with self.sync_context(should_sync=self._to_sync, should_unsync=True):
-            pooled = self.pooled
-        if pooled.second.dim() == 0:
+            pooled = self._pooled
+        if pooled[0].second.dim() == 0:
             raise ValueError("expected a batch before the diagnosis, got none")
-        return diagnose(pooled)
+        groups = [diagnose(m) for m in pooled]
+        if self.blocks is None:
+            return groups[0]
+        back = torch.tensor(_flat(self._groups)).argsort()
+        return Diagnosis(
+            *(torch.cat(parts)[back] for parts in zip(*groups, strict=True))
+        )
 
     def sync(
         self,
@@ -185,7 +221,8 @@ class EdgeCorrelation(Metric):
         """Sum over ranks, of which some may not have seen a batch; see torchmetrics."""
         available = distributed_available or self.distributed_available_fn
         if should_sync and not self._is_synced and available():
-            self._agree_on_shape(process_group or self.process_group)
+            for names in self._state_names():
+                self._agree_on_shape(names, process_group or self.process_group)
         super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def check_finite(self, value: float, where: str) -> None:
@@ -196,75 +233,121 @@ class EdgeCorrelation(Metric):
         """
         if isfinite(value):
             return
-        layer = "?"
-        if self.last_batch is not None:
-            finite = self.last_batch.second.isfinite().all(dim=2).all(dim=1)
+        field, layer = self.field, "?"
+        for m, group in zip(self.last_batches, self._groups, strict=False):
+            finite = m.second.isfinite().all(dim=2).all(dim=1)
             bad = (~finite).nonzero().flatten().tolist()
-            layer = str(bad[0]) if bad else "?"
+            if bad and layer == "?":
+                layer = str(bad[0])
+                if self.blocks is not None:
+                    block = self.blocks[group[bad[0]]]
+                    field, layer = block.field, block.name
         raise FloatingPointError(
-            f"expected finite features in `{self.field}`, got NaN or infinity in layer "
+            f"expected finite features in `{field}`, got NaN or infinity in layer "
             f"{layer} of {where}; the weights of the last step are intact: lower the "
             f"learning rate, clip gradients, or look for a broken frame in that batch"
         )
 
-    def _batch_moments(self, preds: Mapping[str, Tensor]) -> Moments:
-        if self.field not in preds:
-            raise ValueError(
-                f"expected the model to output `{self.field}`, got only "
-                f"{sorted(preds)}; name one of these as `field`"
-            )
-        blocks = as_blocks(preds[self.field], self.layer_dim)
-        total = blocks.shape[0]
-        if self.max_edges is None or total <= self.max_edges:
-            return moments(blocks)
-        # torch's generator on a CPU takes 32 bits; an odd factor keeps seeds far apart
-        seed = (self.seed * 0x9E3779B1 + self.step) % 2**32
-        rows = subsample_rows(total, self.max_edges, seed, blocks.device)
-        return moments(blocks[rows], weight=total / self.max_edges)
+    def _batch_moments(self, preds: Mapping[str, Tensor]) -> list[Moments]:
+        fields = {block.field for block in self.blocks or []} or {self.field}
+        for field in sorted(fields):
+            if field not in preds:
+                raise ValueError(
+                    f"expected the model to output `{field}`, got only "
+                    f"{sorted(preds)}; name one of these as `field`"
+                )
+        features = {field: preds[field] for field in fields}
+        total = next(iter(features.values())).shape[0]
+        weight = 1.0
+        if self.max_edges is not None and total > self.max_edges:
+            # torch's generator on a CPU takes 32 bits; an odd factor keeps seeds apart
+            seed = (self.seed * 0x9E3779B1 + self.step) % 2**32
+            device = preds[min(fields)].device
+            rows = subsample_rows(total, self.max_edges, seed, device)
+            features = {field: x[rows] for field, x in features.items()}
+            weight = total / self.max_edges
+        if self.blocks is None:
+            x = as_blocks(features[self.field], self.layer_dim)
+            return [moments(x, weight)]
+        return [
+            block_moments(features, [self.blocks[index] for index in group], weight)
+            for group in self._groups
+        ]
 
-    def _accumulate(self, batch: Moments) -> None:
-        for name, part in zip(_STATES, merge(self.pooled, batch), strict=True):
-            setattr(self, name, part)
+    def _state_names(self) -> list[tuple[str, ...]]:
+        """Names of the states of each group; the first has no suffix."""
+        suffixes = ["", *(f"_{index}" for index in range(1, len(self._groups)))]
+        return [tuple(name + suffix for name in _STATES) for suffix in suffixes]
 
-    def _agree_on_shape(self, group: Any) -> None:
+    @property
+    def _pooled(self) -> list[Moments]:
+        return [
+            Moments(*(getattr(self, name) for name in names))
+            for names in self._state_names()
+        ]
+
+    def _accumulate(self, batch: list[Moments]) -> None:
+        for names, old, new in zip(
+            self._state_names(), self._pooled, batch, strict=True
+        ):
+            for name, part in zip(names, merge(old, new), strict=True):
+                setattr(self, name, part)
+
+    def _agree_on_shape(self, names: Sequence[str], group: Any) -> None:
         # gathering a scalar on one rank and a matrix on another aborts or hangs
-        shape = self.first.shape or (0, 0)
-        largest = torch.tensor(shape, device=self.first.device)
+        first, second = getattr(self, names[2]), names[3]
+        shape = first.shape or (0, 0)
+        largest = torch.tensor(shape, device=first.device)
         torch.distributed.all_reduce(
             largest, op=torch.distributed.ReduceOp.MAX, group=group
         )
         layers, channels = largest.tolist()
-        if self.first.dim() == 0 and channels > 0:
-            self.first = self.first.new_zeros(layers, channels)
-            self.second = self.second.new_zeros(layers, channels, channels)
+        if first.dim() == 0 and channels > 0:
+            setattr(self, names[2], first.new_zeros(layers, channels))
+            setattr(self, second, first.new_zeros(layers, channels, channels))
 
-    def _over_ranks(self, batch: Moments) -> Moments:
+    def _over_ranks(self, batch: list[Moments]) -> list[Moments]:
         # The sum over ranks enters as a constant, so that the gradient flows through
         # the local rows only: NequIP multiplies the loss by the number of ranks and
         # DDP averages over them, which adds up to the gradient of the whole.
-        flat = torch.cat([part.detach().flatten() for part in batch])
+        parts = [part for m in batch for part in m]
+        flat = torch.cat([part.detach().flatten() for part in parts])
         torch.distributed.all_reduce(flat, group=self.process_group)
-        sizes = [part.numel() for part in batch]
-        summed = torch.split(flat, sizes)
-        return Moments(
-            *(
-                whole.view_as(part) + (part - part.detach())
-                for whole, part in zip(summed, batch, strict=True)
-            )
-        )
+        summed = torch.split(flat, [part.numel() for part in parts])
+        whole = [
+            total.view_as(part) + (part - part.detach())
+            for total, part in zip(summed, parts, strict=True)
+        ]
+        size = len(_STATES)
+        return [Moments(*whole[i : i + size]) for i in range(0, len(whole), size)]
 
-    def _value(self, m: Moments) -> Tensor:
-        if m.second.dim() == 0:
-            return m.second
-        values = penalty(m, self.penalty, self.variance_floor)
+    def _of_layers(self, values: list[Tensor]) -> Tensor:
+        """Values of layers, from those of the blocks of each group."""
+        if self._shares is None:
+            return values[0]
+        together = torch.cat(values)
+        self._shares = self._shares.to(together.device)
+        return self._shares @ together
+
+    def _value(self, groups: list[Moments]) -> Tensor:
+        if groups[0].second.dim() == 0:
+            return groups[0].second
+        values = self._of_layers(
+            [penalty(m, self.penalty, self.variance_floor) for m in groups]
+        )
         count = values.shape[0]
         if self.layers is None and self.layer_weights is None:
             return values.mean()
         chosen = list(range(count)) if self.layers is None else self.layers
         if any(not -count <= layer < count for layer in chosen):
             raise ValueError(
-                f"expected layers between 0 and {count - 1}, got {chosen}; `"
-                f"{self.field}` holds {count} layers of {m.first.shape[1]} channels"
+                f"expected layers between 0 and {count - 1}, got {chosen}; "
+                + (
+                    f"`{self.field}` holds {count} layers of "
+                    f"{groups[0].first.shape[1]} channels"
+                    if self.blocks is None
+                    else f"the features have {count} layers"
+                )
             )
         if len({layer % count for layer in chosen}) != len(chosen):
             raise ValueError(
@@ -283,47 +366,23 @@ class EdgeCorrelation(Metric):
         weights = values.new_tensor(self.layer_weights)
         return (values[chosen] * weights).sum() / weights.sum()
 
-    def _check_options(self) -> None:
-        if self.layer_dim is not None and not (
-            _is_whole(self.layer_dim) and self.layer_dim >= 1
-        ):
-            raise ValueError(
-                f"expected a positive `layer_dim` or null, got {self.layer_dim!r}"
-            )
-        if self.layers is not None and not all(map(_is_whole, self.layers)):
-            raise ValueError(
-                f"expected `layers` to be a list of whole numbers, got {self.layers}"
-            )
-        if self.layers is not None and len(set(self.layers)) != len(self.layers or [0]):
-            raise ValueError(
-                f"expected `layers` to name different layers, got {self.layers}; "
-                f"leave it null for all"
-            )
-        weights = self.layer_weights
-        if weights is not None and not (
-            all(isfinite(w) and w >= 0 for w in weights) and sum(weights) > 0
-        ):
-            raise ValueError(
-                f"expected finite `layer_weights` >= 0, not all 0, got {weights}"
-            )
-        if self.penalty not in PENALTIES:
-            raise ValueError(
-                f"expected `penalty` to be one of {PENALTIES}, got '{self.penalty}'"
-            )
-        if not (isfinite(self.variance_floor) and 0 <= self.variance_floor <= 1):
-            raise ValueError(
-                f"expected `variance_floor` between 0 and 1, got {self.variance_floor}"
-            )
-        if self.max_edges is not None and not (
-            _is_whole(self.max_edges) and self.max_edges >= 2
-        ):
-            raise ValueError(
-                f"expected a whole `max_edges` of at least 2 or null, got "
-                f"{self.max_edges!r}"
-            )
-        if not _is_whole(self.seed):
-            raise ValueError(f"expected a whole `seed`, got {self.seed!r}")
+
+def _arrange(blocks: list[Block] | None) -> tuple[list[list[int]], Tensor | None]:
+    """Blocks that go together, and their shares in layers, in the order of groups.
+
+    No shares where each layer is a block, and all are alike.
+    """
+    if blocks is None:
+        return [[0]], None
+    groups = group_blocks(blocks)
+    shares = layer_shares(blocks)[:, _flat(groups)]
+    plain = len(groups) == 1 and torch.equal(shares, torch.eye(*shares.shape).double())
+    return groups, None if plain else shares
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+def _flat(groups: list[list[int]]) -> list[int]:
+    return [index for group in groups for index in group]
+
+
+def _detached(groups: list[Moments]) -> list[Moments]:
+    return [Moments(*(part.detach() for part in m)) for m in groups]
