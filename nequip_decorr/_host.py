@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from .tap import Pick, listen, output
 
 
 class AllegroLayers(NamedTuple):
@@ -23,10 +26,125 @@ def find_allegro(model: nn.Module) -> AllegroLayers | None:
 
     By attributes, since classes of a packaged model are not those of the environment.
     """
+    module: Any = _allegro_module(model)
+    if module is None:
+        return None
+    return AllegroLayers(str(module.scalar_out_field), int(module.num_scalar_features))
+
+
+class Output(NamedTuple):
+    """Features that a module of a model computes.
+
+    Attributes:
+        module: the module.
+        irreps: what the features are made of, as e3nn writes it.
+        strided: number of channels, where the layout is Allegro's (rows, channels,
+            components); None for e3nn's.
+        pick: takes them from the positional inputs and the output of the module.
+    """
+
+    module: nn.Module
+    irreps: str
+    strided: int | None = None
+    pick: Pick = output
+
+
+def radial_weights(model: nn.Module) -> list[Output]:
+    """What weights the tensor product of each interaction block of a NequIP GNN."""
+    return [
+        Output(block.edge_mlp, f"{block.tp_scatter.tp.weight_numel}x0e")
+        for block in _interaction_blocks(model)
+    ]
+
+
+def messages(model: nn.Module) -> list[Output]:
+    """Output of the tensor product of each interaction block, for each edge.
+
+    Raises:
+        ValueError: when a fused kernel sums them over edges without forming them.
+    """
+    blocks = _interaction_blocks(model)
+    for block in blocks:
+        if hasattr(block.tp_scatter, "tp_conv"):
+            raise ValueError(
+                f"expected tensor products that form messages, got the fused kernel "
+                f"{type(block.tp_scatter).__name__}; take `features: radial`, or train "
+                f"without the kernel"
+            )
+    return [Output(b.tp_scatter.tp, str(b.tp_scatter.tp.irreps_out)) for b in blocks]
+
+
+def node_features(model: nn.Module) -> list[Output]:
+    """Output of each convolution layer of a NequIP GNN, for each atom."""
+    from nequip.data import AtomicDataDict
+
+    key = AtomicDataDict.NODE_FEATURES_KEY
+    layers: list[Any] = [
+        module
+        for module in model.modules()
+        if hasattr(module, "conv") and hasattr(module, "equivariant_nonlin")
+    ]
+    return [
+        Output(layer, str(layer.irreps_out[key]), pick=lambda _, data: data[key])
+        for layer in layers
+    ]
+
+
+def tensor_track(model: nn.Module) -> list[Output]:
+    """Two-body tensors, and those of each layer, of a model with Allegro layers."""
+    module: Any = _allegro_module(model)
+    if module is None:
+        return []
+    first = module.tps[0]
+    two_body = Output(
+        first, str(first.irreps_in1), first.mul, pick=lambda inputs, _: inputs[0]
+    )
+    return [two_body, *(Output(tp, str(tp.irreps_out), tp.mul) for tp in module.tps)]
+
+
+def add_outputs(
+    model: nn.Module, outputs: dict[str, Output], kind: str
+) -> list[RemovableHandle]:
+    """Have a ``GraphModel`` return features that its modules compute.
+
+    Hooks on the modules keep them, and one on the whole writes them into the data
+    before the model returns. All run while NequIP traces a model for compilation, so
+    that the features are outputs of the compiled model too; once compiled, they stay.
+    The model's state and its classes are not touched.
+
+    Args:
+        model: the model of a training.
+        outputs: by key of the new field.
+        kind: what its rows are, ``edge`` or ``node``.
+    """
+    from nequip.data import register_fields
+
+    register_fields(**{f"{kind}_fields": list(outputs)})
+    store: dict[str, Tensor] = {}
+
+    def write(_: nn.Module, inputs: Any, data: dict[str, Tensor]) -> None:
+        data.update(store)
+        store.clear()
+
+    body: Any = model.model
+    handles = [
+        listen(each.module, store, key, each.pick) for key, each in outputs.items()
+    ]
+    return [*handles, body.register_forward_hook(write)]
+
+
+def _interaction_blocks(model: nn.Module) -> list[Any]:
+    return [
+        module
+        for module in model.modules()
+        if hasattr(module, "edge_mlp") and hasattr(module, "tp_scatter")
+    ]
+
+
+def _allegro_module(model: nn.Module) -> nn.Module | None:
     for module in model.modules():
         if hasattr(module, "scalar_out_field") and hasattr(module, "tps"):
-            channels: Any = module.num_scalar_features
-            return AllegroLayers(str(module.scalar_out_field), int(channels))
+            return module
     return None
 
 

@@ -10,30 +10,24 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from . import __version__, _host
-from .features import FeatureLayout, find_layout
-from .functional import VARIANCE_FLOOR, Diagnosis, Moments, debias, penalty
+from .features import Features, check_kind, find_features, tap
+from .functional import VARIANCE_FLOOR
+from .logs import block_values, restart_line
 from .metric import EdgeCorrelation
 from .schedules import SCHEDULES, ControlLaw, Schedule, check_number
 from .steering import Scheduled, Steering, Targeted
-
-_LOGGED = ("mean_abs", "mean_square_debiased", "rankme", "dead_fraction")
-_LOG_NAMES = {
-    "mean_abs": "mean_abs_rho",
-    "mean_square_debiased": "mean_rho2_debiased",
-    "rankme": "effective_rank",
-    "dead_fraction": "dead_fraction",
-}
 
 
 class EdgeDecorrelation(Callback):
     r"""Lowers the correlation between a model's edge features during training.
 
     Adds an :class:`nequip_decorr.EdgeCorrelation` term to the loss of an Allegro model
-    and sets its coefficient by a schedule. The coefficients of energy, forces and
-    stress stay exactly what they are without it: the loss is
+    or NequIP GNN and sets its coefficient by a schedule. The coefficients of energy,
+    forces and stress stay exactly what they are without it: the loss is
     :math:`\sum_k c_k L_k + \lambda\, L_\mathrm{corr}` with :math:`\sum_k c_k = 1` as
-    NequIP normalises it. The model is not touched, and checkpoints, packaged and
-    compiled models hold nothing of this package.
+    NequIP normalises it. Checkpoints, packaged and compiled models hold nothing of this
+    package: where a model does not output the features itself, hooks on the model in
+    training add them to its output, with ``compile_mode: compile`` too.
 
     .. code-block:: yaml
 
@@ -56,7 +50,8 @@ class EdgeDecorrelation(Callback):
     each step, ``train_loss_epoch/edge_correlation`` and ``val0_epoch/edge_correlation``
     at each epoch, and for each layer of the validation set
     ``val0_epoch/edge_correlation_layer0_mean_abs_rho``, ``..._mean_rho2_debiased``,
-    ``..._effective_rank`` and ``..._dead_fraction``.
+    ``..._effective_rank`` and ``..._dead_fraction``. Other features than Allegro's
+    scalars are named: ``..._layer0_radial_...``, ``..._layer0_tensors_1o_...``.
 
     Args:
         schedule: how the coefficient changes; ``target`` holds a level by feedback.
@@ -76,14 +71,20 @@ class EdgeDecorrelation(Callback):
         guard_band: for ``target``: how far it may be above its best, relatively.
         name: name of the term in the loss and in the logs.
         monitor: also measure on the validation data.
-        field: key of the features; null finds Allegro's.
-        layer_dim: channels of one layer; null finds Allegro's.
+        features: what is decorrelated. null takes the scalar edge features of an
+            Allegro model (``edge``) or the radial weights of a NequIP GNN (``radial``,
+            which weight its tensor products edge by edge). By choice: ``messages``
+            (what these products return), ``tensors`` (those of Allegro's layers) or
+            ``node`` (node features of a NequIP GNN, atom by atom, for comparison).
+            Tensors correlate by irrep, see :mod:`nequip_decorr.blocks`.
+        field: another field that the model outputs, made of scalars.
+        layer_dim: channels of one layer of it; null makes it one layer.
         layers, layer_weights, penalty, variance_floor, max_edges, seed: as
             :class:`nequip_decorr.EdgeCorrelation`.
 
     Raises:
         ValueError: before training starts, for options out of range, a model without
-            edge features, a training without a loss, a term of the same name, SoftAdapt
+            such features, a training without a loss, a term of the same name, SoftAdapt
             or ConFIG.
         FloatingPointError: in training, when the features of a batch are not finite,
             before they reach the weights.
@@ -109,6 +110,7 @@ class EdgeDecorrelation(Callback):
         guard_band: float = 0.05,
         name: str = "edge_correlation",
         monitor: bool = True,
+        features: str | None = None,
         field: str | None = None,
         layer_dim: int | None = None,
         layers: Sequence[int] | None = None,
@@ -149,6 +151,8 @@ class EdgeDecorrelation(Callback):
         self.trainer_target = "lightning.Trainer"
         self.name = name
         self.monitor = monitor
+        check_kind(features, field, layer_dim)
+        self.features = features
         self.field = field
         self.layer_dim = layer_dim
         self._metric_options = {
@@ -175,13 +179,15 @@ class EdgeDecorrelation(Callback):
             "target": target,
             "rate": rate,
             "max_coeff": max_coeff,
+            "features": features,
             **{
                 k: v if v is None else _plain(v)
                 for k, v in self._metric_options.items()
             },
         }
         self._restored_settings: dict[str, Any] | None = None
-        self._layout: FeatureLayout | None = None
+        self._found: Features | None = None
+        self._taps: list[Any] = []
         self._loss_term: EdgeCorrelation | None = None
         self._monitors: list[EdgeCorrelation] = []
         self._resolved_horizon = 0.0
@@ -192,11 +198,12 @@ class EdgeDecorrelation(Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Find the features, and add the term and the monitors once."""
-        if self._layout is None:
-            self._layout = find_layout(
-                _host.sole_model(pl_module), self.field, self.layer_dim
-            )
-            self._check_layers(self._layout)
+        model = _host.sole_model(pl_module)
+        self._found = find_features(model, self.features, self.field, self.layer_dim)
+        self._check_layers(self._found)
+        # in every stage, since the first that calls the model may compile it
+        self._untap()
+        self._taps = tap(model, self._found)
         _host.strip_hyperparameters(pl_module, __package__, self.trainer_target)
         if stage == "fit" and self._loss_term is None and self.coeff > 0:
             _host.refuse_unsupported(trainer, pl_module)
@@ -219,19 +226,25 @@ class EdgeDecorrelation(Callback):
         """Fix the horizon and say what will happen."""
         self._steps_per_unit, self._resolved_horizon = self._find_horizon(trainer)
         log = _host.rank_zero_logger(__name__)
-        if self._layout is None:  # pragma: no cover
+        if self._found is None:  # pragma: no cover
             raise RuntimeError("expected `setup` to have run before `on_train_start`")
-        field, channels, layers = self._layout
         log.info(
-            f"{__package__} {__version__}: `{field}`, {layers} layers of {channels} "
-            f"channels; schedule {self.schedule}, coefficient {self.coeff}"
+            f"{__package__} {__version__}: {self._found.title}; "
+            f"schedule {self.schedule}, coefficient {self.coeff}"
             + ("" if self.coeff > 0 else " (monitor only)")
         )
         position = self._position(trainer)
         # fails here, not at the first batch, when the schedule ends before it starts
         self.steering.coefficient(position, self._resolved_horizon)
         if trainer.ckpt_path is not None:
-            self._log_restart(log, trainer.global_step)
+            line = restart_line(
+                self._restored_settings, self._settings, trainer.global_step
+            )
+            log.info(f"{__package__}: {line}")
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Leave the model as it was."""
+        self._untap()
 
     # --- in training ---
 
@@ -265,16 +278,14 @@ class EdgeDecorrelation(Callback):
         term = self._loss_term
         if not (stepped and self.steering.needs_measurement and term is not None):
             return
-        if term.last_batch is not None and self.name in pl_module.loss.entries:
-            self.steering.measured(_mean_square_debiased(term.last_batch))
+        if term.last_batches and self.name in pl_module.loss.entries:
+            self.steering.measured(float(term.last_mean_square()))
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the diagnosis of each layer over the validation data."""
         for index, metric in enumerate(self._monitors):
-            diagnosis = metric.diagnosis()
-            pl_module.log_dict(
-                _log_values(f"val{index}_epoch/{self.name}", diagnosis), on_epoch=True
-            )
+            values = block_values(f"val{index}_epoch/{self.name}", metric)
+            pl_module.log_dict(values, on_epoch=True)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Tell a controller the validation force error."""
@@ -310,27 +321,30 @@ class EdgeDecorrelation(Callback):
 
     # --- helpers ---
 
+    def _untap(self) -> None:
+        for handle in self._taps:
+            handle.remove()
+        self._taps = []
+
     def _new_metric(self, **overrides: Any) -> EdgeCorrelation:
-        if self._layout is None:  # pragma: no cover
-            raise RuntimeError("expected the layout to be known")
+        if self._found is None:  # pragma: no cover
+            raise RuntimeError("expected the features to be known")
         metric = EdgeCorrelation(
-            self._layout.field,
-            self._layout.layer_dim,
-            **{**self._metric_options, **overrides},
+            blocks=self._found.blocks, **{**self._metric_options, **overrides}
         )
         metric.checked_by_callback = True
         return metric
 
-    def _check_layers(self, layout: FeatureLayout) -> None:
+    def _check_layers(self, found: Features) -> None:
         layers: Any = self._metric_options["layers"]
-        bad = [i for i in layers or [] if not -layout.layers <= i < layout.layers]
+        bad = [i for i in layers or [] if not -found.layers <= i < found.layers]
         if bad:
             raise ValueError(
-                f"expected `layers` between 0 and {layout.layers - 1}, got {bad}; "
-                f"`{layout.field}` has {layout.layers} layers"
+                f"expected `layers` between 0 and {found.layers - 1}, got {bad}; "
+                f"the features are {found.title}"
             )
         weights: Any = self._metric_options["layer_weights"]
-        count = layout.layers if layers is None else len(layers)
+        count = found.layers if layers is None else len(layers)
         if weights is not None and len(weights) != count:
             raise ValueError(
                 f"expected one of `layer_weights` for each of {count} layers, got "
@@ -360,21 +374,6 @@ class EdgeDecorrelation(Callback):
         steps = trainer.global_step
         return float(steps // self._steps_per_unit if self.unit == "epoch" else steps)
 
-    def _log_restart(self, log: Any, step: int) -> None:
-        before = self._restored_settings
-        if before is None:
-            log.info(f"{__package__}: turned on at step {step} of a restarted training")
-            return
-        changes = [
-            f"{key} {before.get(key)} -> {value}"
-            for key, value in self._settings.items()
-            if before.get(key) != value
-        ]
-        log.info(
-            f"{__package__}: restarted at step {step}, "
-            + ("settings changed: " + ", ".join(changes) if changes else "unchanged")
-        )
-
 
 def _plain(value: Any) -> Any:
     return (
@@ -382,16 +381,3 @@ def _plain(value: Any) -> Any:
         if isinstance(value, Sequence) and not isinstance(value, str)
         else value
     )
-
-
-def _mean_square_debiased(m: Moments) -> float:
-    return float(debias(penalty(m, "square", floor=0.0).mean(), m.rows))
-
-
-def _log_values(prefix: str, diagnosis: Diagnosis) -> dict[str, Tensor]:
-    layers = range(diagnosis.rms.shape[0])
-    return {
-        f"{prefix}_layer{layer}_{_LOG_NAMES[field]}": getattr(diagnosis, field)[layer]
-        for layer in layers
-        for field in _LOGGED
-    }

@@ -183,7 +183,8 @@ def test_a_model_without_edge_features_names_its_fields(tmp_path: Path) -> None:
         "avg_num_neighbors": 12.0,
     }
     config = config_with(tmp_path / "config", {"training_module.model": gnn})
-    output = train_fails(tmp_path / "run", *FLAG, config=config)
+    edge = "trainer.decorr.features=edge"
+    output = train_fails(tmp_path / "run", *FLAG, edge, config=config)
     assert "expected a model with edge features, as Allegro has" in output
     assert "edge_embedding" in output
 
