@@ -10,28 +10,37 @@ model is not changed, and nothing is added to its ``state_dict``:
 .. code-block:: python
 
     import torch
+    from ase.io import read
     from torch_geometric.nn.models import SchNet
 
     from nequip_decorr.functional import as_blocks, moments, penalty
     from nequip_decorr.tap import Tap
 
-    model = SchNet(interaction_graph=neighbors)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    coefficient = 0.3
+    frames = read("frames.extxyz", ":")
+    mean = sum(frame.get_potential_energy() for frame in frames) / len(frames)
 
-    # the filter of each interaction: (edges, filters), as a radial weight of NequIP
+
+    def neighbors(pos, batch):
+        near = torch.cdist(pos.detach(), pos.detach()).fill_diagonal_(9.0) < 4.0
+        i, j = near.nonzero(as_tuple=True)
+        return torch.stack([i, j]), (pos[i] - pos[j]).norm(dim=-1)
+
+
+    torch.manual_seed(0)
+    model = SchNet(32, 32, num_interactions=2, cutoff=4.0, interaction_graph=neighbors)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+
+    # the filters of each interaction, (edges, filters): a NequIP GNN's radial weights
     with Tap(model, "interactions.*.mlp") as tap:
-        for z, pos, batch, energy, forces in loader:
-            pos.requires_grad_()
-            predicted = model(z, pos, batch)
-            (gradient,) = torch.autograd.grad(
-                predicted.sum(), pos, create_graph=True
-            )
-            loss = (predicted[:, 0] - energy).square().mean()
-            loss = loss + (gradient + forces).square().mean()
-            layers = [
-                penalty(moments(as_blocks(x))).mean() for x in tap.features.values()
-            ]
-            loss = loss + 0.3 * torch.stack(layers).mean()
+        for frame in frames:
+            pos = torch.tensor(frame.positions, dtype=torch.float32, requires_grad=True)
+            energy = model(torch.tensor(frame.numbers), pos).sum()
+            (gradient,) = torch.autograd.grad(energy, pos, create_graph=True)
+            loss = (energy - frame.get_potential_energy() + mean).square() / len(frame)
+            loss = loss + (gradient + torch.tensor(frame.get_forces())).square().mean()
+            layers = [penalty(moments(as_blocks(x))) for x in tap.features.values()]
+            loss = loss + coefficient * torch.cat(layers).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
