@@ -240,11 +240,11 @@ def test_layers_without_pairs_are_refused(blocks):
         EdgeCorrelation(blocks=blocks)
 
 
-LAYERS = ("3x0e+2x1o", "4x0e", "2x0e+4x1o")
+LAYERS = ("3x0e+2x1o", "4x0e", "3x0e+4x1o")
 
 
 def layered():
-    """Blocks of three layers in two fields, of four shapes."""
+    """Blocks of three layers; the first and the fourth go into one product."""
     blocks = []
     for layer, irreps in enumerate(LAYERS):
         blocks += irrep_blocks(f"f{layer}", Irreps(irreps), layer, f"{layer}_messages")
@@ -363,7 +363,7 @@ def test_a_subsample_draws_the_same_edges_of_every_field():
 
 def test_what_is_not_finite_names_its_block():
     fields = layered_features(0, 15)
-    fields["f2"][3, 9] = NAN
+    fields["f2"][3, 9] = NAN  # of the vectors
     metric = EdgeCorrelation(blocks=layered())
     message = r"finite features in `f2`, got NaN .* in layer 2_messages_1o of step 0"
     with pytest.raises(FloatingPointError, match=message):

@@ -1,5 +1,7 @@
 """Features of real NequIP and Allegro models, as built, and what taps do to these."""
 
+import gc
+import weakref
 from functools import cache
 from pathlib import Path
 
@@ -198,14 +200,26 @@ def test_a_tapped_model_computes_the_same_and_keeps_nothing(kind):
     found = find_features(model, kind)
     tapped = outputs(model, found)
     for key, value in before.items():
-        torch.testing.assert_close(
-            tapped[key], value, rtol=0, atol=0, equal_nan=True
-        )
+        torch.testing.assert_close(tapped[key], value, rtol=0, atol=0, equal_nan=True)
     assert set(tapped) - set(before) == set(found.outputs)
     after = model(batch())
     assert set(after) == set(before)
     assert model.state_dict().keys() == state.keys()
     assert all(torch.equal(model.state_dict()[key], state[key]) for key in state)
+
+
+def test_a_tap_lets_go_of_the_features_of_a_call():
+    model = gnn()
+    found = find_features(model, "radial")
+    handles = tap(model, found)
+    data = model(batch())
+    features = weakref.ref(data[found.blocks[0].field])
+    assert features() is not None
+    del data
+    gc.collect()
+    assert features() is None
+    for handle in handles:
+        handle.remove()
 
 
 def test_what_a_user_expects_of_each_model():
