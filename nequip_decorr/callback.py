@@ -42,6 +42,7 @@ class EdgeDecorrelation(Callback):
               horizon: null       # null: trainer.max_epochs or trainer.max_steps
               delay: 0            # the term is off before this
               floor: 0.0          # the smallest coefficient once it is on
+              features: null      # or messages, tensors, node; see below
 
     The same without editing the list: ``nequip-train -cn config
     +nequip_decorr=cosine``.

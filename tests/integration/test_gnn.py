@@ -133,6 +133,13 @@ def test_restarts_on_and_off(
     )
 
 
+def test_stages_one_after_the_other(tmp_path: Path, config: Path) -> None:
+    epoch = "trainer.max_epochs=1"
+    stages = train(tmp_path, *FLAG, epoch, "run=[val,train,val]", config=config)
+    before, after, again = stages.column(VALUE)
+    assert again == after < before
+
+
 def test_compiled_training(tmp_path: Path) -> None:
     # one layer: compiling takes a minute as it is
     model = {**GNN, "num_layers": 1}
