@@ -113,17 +113,15 @@ def run_stability(
     ):
         warnings.warn(line, stacklevel=2)
     folder = RunFolder(output)
-    folder.open(
-        {
-            "schema": results.SCHEMA,
-            "model": {"kind": handle.kind, "sha256": handle.sha256 or handle.path},
-            "structures": [structure_hash(atoms) for atoms in starts],
-            "protocol": {**protocol.to_dict(), "structures": None},
-            "engine": engine,
-            "device": device,
-        }
-    )
-    try:
+    identity = {
+        "schema": results.SCHEMA,
+        "model": {"kind": handle.kind, "sha256": handle.sha256 or handle.path},
+        "structures": [structure_hash(atoms) for atoms in starts],
+        "protocol": {**protocol.to_dict(), "structures": None},
+        "engine": engine,
+        "device": device,
+    }
+    with folder.held(identity):
         run = _Run(
             handle,
             starts,
@@ -134,8 +132,6 @@ def run_stability(
             processes=processes,
         )
         return run.go(save_every_s, console)
-    finally:
-        folder.close()
 
 
 def plan_replicas(structures: Sequence[Atoms], protocol: Protocol) -> list[Plan]:
