@@ -147,6 +147,8 @@ def strip_hyperparameters(pl_module: Any, package: str, base_trainer: str) -> No
         trainer.pop("decorr", None)
         trainer.pop("base_target", None)
     callbacks = trainer.get("callbacks")
+    if isinstance(callbacks, dict):
+        callbacks = [callbacks]  # Lightning takes one as well as a list
     if callbacks:
         trainer["callbacks"] = [
             callback

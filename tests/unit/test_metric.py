@@ -475,14 +475,17 @@ def raw_inputs(case):
     _, *ranks = RANKS[case]
     rng = torch.Generator().manual_seed(17)
     return [
-        [torch.randn(rows, INPUTS, generator=rng) for rows in batches]
+        [
+            torch.randn(rows, INPUTS, generator=rng, dtype=torch.float32)
+            for rows in batches
+        ]
         for batches in ranks
     ]
 
 
 def weights():
     rng = torch.Generator().manual_seed(18)
-    return torch.randn(INPUTS, LAYERS * CHANNELS, generator=rng)
+    return torch.randn(INPUTS, LAYERS * CHANNELS, generator=rng, dtype=torch.float32)
 
 
 def train_on_rank(rank, folder):
@@ -552,6 +555,7 @@ def in_one_process(case):
     return [v.item() for v in values], grad, value(everything).item(), rms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(RANKS))
 def test_two_ranks_have_the_values_of_one_process(ranks, case):
     values, _, epoch, rms = in_one_process(case)
@@ -563,6 +567,7 @@ def test_two_ranks_have_the_values_of_one_process(ranks, case):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(RANKS))
 def test_two_ranks_have_the_gradient_of_one_process(ranks, case):
     _, expected, _, _ = in_one_process(case)
@@ -575,6 +580,7 @@ def test_two_ranks_have_the_gradient_of_one_process(ranks, case):
         assert size > 1e-3
 
 
+@pytest.mark.slow
 def test_a_rank_may_have_no_validation_batch_at_all(ranks):
     pooled = torch.cat([features(0), features(1)])
     rms = [value**0.5 for value in looped(pooled, floor=0.0)]
