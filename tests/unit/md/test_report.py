@@ -225,6 +225,15 @@ def test_an_incomplete_run_says_so(tmp_path):
     assert "not complete" not in page_of(run(), tmp_path).text
 
 
+def test_every_end_is_listed(tmp_path):
+    result = run(n_structures=2, replicas=1, hazard_per_ps=0.0)
+    stopped = replace(result.replicas[1], time_ps=3.0, censored_by="out_of_memory")
+    page = page_of(replace(result, replicas=(result.replicas[0], stopped)), tmp_path)
+    assert "10 held to the horizon" in page.text
+    assert "3 censored: out_of_memory" in page.text
+    assert "1 replica stopped before the horizon" in page.text
+
+
 def test_each_temperature_has_its_row(tmp_path):
     text = page_of(run(temperatures_K=(300.0, 1200.0)), tmp_path).text
     rows = re.findall(r"(300 K|1200 K|all) (\d+) of (\d+)", text)
@@ -240,6 +249,10 @@ def test_drift_of_nve_alone(tmp_path):
     text = page_of(run(ensemble="nve", **options), tmp_path).text
     assert "mean drift +0.3 ±" in text
     assert "Energy drift" not in page_of(run(**options), tmp_path).text
+    one = {**options, "n_structures": 1, "replicas": 1}
+    text = page_of(run(ensemble="nve", **one), tmp_path).text
+    assert "drift +0.3 ±" in text
+    assert "mean drift" not in text
     short = page_of(run(ensemble="nve", n_structures=1, replicas=1), tmp_path).text
     assert "no trace is long enough" in short
     assert "at least 20 increasing times" in short
