@@ -29,7 +29,7 @@ from nequip_decorr.plots import correlation_figure, save_figure
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 BIN = Path(sys.executable).parent
-FLAGS = {"without": (), "with": ("+nequip_decorr=cosine",)}
+FLAGS = {"with": ("+nequip_decorr=cosine",), "without": ()}
 ERRORS = {
     "300-600 K: forces, RMSE (eV/A)": "test0_epoch/forces_rmse",
     "300-600 K: energy, RMSE (eV/atom)": "test0_epoch/per_atom_energy_rmse",
@@ -124,7 +124,7 @@ def run_md(folders: dict[str, Path], horizon_ps: float, replicas: int) -> list[P
     """MD of both models at once; returns their result folders."""
     running = []
     for name, folder in folders.items():
-        out = folder / "md"
+        out = folder.parent / f"md-{name}-flag"
         command = [
             *(BIN / "nequip-decorr", "md", folder / "best.ckpt"),
             CONFIGS / "data" / "hfo1.1_start.extxyz",
@@ -150,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "quickstart")
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--horizon-ps", type=float, default=2.0)
+    parser.add_argument("--horizon-ps", type=float, default=1.0)
     parser.add_argument("--replicas", type=int, default=4)
     args = parser.parse_args()
     out = args.out / time.strftime("%Y-%m-%d_%H-%M-%S")
