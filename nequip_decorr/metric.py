@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -110,8 +110,8 @@ class EdgeCorrelation(Metric):
         super().__init__(**kwargs)
         self.field = field
         self.layer_dim = layer_dim
-        self.layers = None if layers is None else list(layers)
-        self.layer_weights = None if layer_weights is None else list(layer_weights)
+        self.layers = _as_list("layers", layers)
+        self.layer_weights = _as_list("layer_weights", layer_weights)
         self.penalty = penalty
         self.variance_floor = variance_floor
         self.max_edges = max_edges
@@ -301,7 +301,7 @@ class EdgeCorrelation(Metric):
             )
         weights = self.layer_weights
         if weights is not None and not (
-            all(isfinite(w) and w >= 0 for w in weights) and sum(weights) > 0
+            all(_is_finite(w) and w >= 0 for w in weights) and sum(weights) > 0
         ):
             raise ValueError(
                 f"expected finite `layer_weights` >= 0, not all 0, got {weights}"
@@ -310,9 +310,10 @@ class EdgeCorrelation(Metric):
             raise ValueError(
                 f"expected `penalty` to be one of {PENALTIES}, got '{self.penalty}'"
             )
-        if not (isfinite(self.variance_floor) and 0 <= self.variance_floor <= 1):
+        if not (_is_finite(self.variance_floor) and 0 <= self.variance_floor <= 1):
             raise ValueError(
-                f"expected `variance_floor` between 0 and 1, got {self.variance_floor}"
+                f"expected `variance_floor` between 0 and 1, got "
+                f"{self.variance_floor!r}"
             )
         if self.max_edges is not None and not (
             _is_whole(self.max_edges) and self.max_edges >= 2
@@ -327,3 +328,15 @@ class EdgeCorrelation(Metric):
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+
+
+def _as_list(name: str, value: Any) -> list[Any] | None:
+    if value is None:
+        return None
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(value)
+    raise ValueError(f"expected `{name}` to be a list or null, got {value!r}")
