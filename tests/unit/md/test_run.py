@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -346,4 +345,4 @@ def test_the_result_file_is_plain_json(tmp_path):
 
     data = json.loads(text, parse_constant=refuse)
     assert data["schema"] == results.SCHEMA
-    assert not os.path.isabs(data["replicas"][0]["failure"]["last_good_frame"])
+    assert not Path(data["replicas"][0]["failure"]["last_good_frame"]).is_absolute()
