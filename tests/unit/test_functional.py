@@ -162,6 +162,16 @@ def test_a_dead_channel_does_not_change_the_condition_of_the_others():
     assert beside.numerical_rank == alone.numerical_rank == 4
 
 
+@pytest.mark.parametrize(("smallest", "rank"), [(4e-7, 1), (6e-7, 2)])
+def test_the_numerical_rank_counts_what_float32_resolves(smallest, rank):
+    # eigenvalues 2 - s and s; the limit is C * 2^-23 of the largest, 4.8e-7
+    r = torch.tensor([[[1, 1 - smallest], [1 - smallest, 1]]], dtype=torch.float64)
+    rows = torch.tensor(100.0, dtype=torch.float64)
+    found = diagnose(Moments(rows, rows, torch.zeros_like(r[..., 0]), 100 * r))
+    assert found.numerical_rank == rank
+    assert found.condition == pytest.approx((2 - smallest) / smallest, rel=1e-6)
+
+
 @holds_for(st.floats(0, 1), st.integers(0, 1000))
 def test_debias(mean_square, rows):
     found = debias(torch.tensor(mean_square).double(), torch.tensor(float(rows)))
