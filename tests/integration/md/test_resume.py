@@ -3,6 +3,7 @@
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -46,9 +47,14 @@ def test_kill_and_resume(tmp_path, checkpoint, hfo2, whole, processes, kills):
             assert process.is_alive(), (tmp_path / "log").read_text()
             time.sleep(0.02)
         process.join(draw.uniform(0.0, 0.7))
+        workers = children(process.pid)
+        assert bool(workers) is (processes > 1)
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
+        while any(alive(pid) for pid in workers):
+            assert time.monotonic() < deadline, "workers outlive what they work for"
+            time.sleep(0.02)
     end = commands.run("nequip-decorr", arguments, tmp_path)
     assert end.status == 0, end.output
     assert "0 have ended, 0 go on" not in end.output
@@ -59,3 +65,16 @@ def progress(folder):
     """What is kept of replicas, and since when."""
     kept = [*folder.glob("replicas/*.json"), *folder.glob("state/*.npz")]
     return {path.name: path.stat().st_mtime_ns for path in kept}
+
+
+def children(pid):
+    """Processes that a process has started."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def alive(pid):
+    """Whether a process runs (and is not only waiting to be buried)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
