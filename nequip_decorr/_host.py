@@ -69,7 +69,8 @@ def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
     """Add a metric without a coefficient to a ``MetricsManager``.
 
     Raises:
-        ValueError: when the manager has another metric of that name.
+        ValueError: when the manager has another metric of that name, or cannot have
+            one.
     """
     if name in manager.entries or name in manager:
         if manager[name] is metric:
@@ -77,6 +78,12 @@ def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
         raise ValueError(
             f"expected no metric called '{name}' in the config, got one; remove it, or "
             f"set another `name` for the decorrelation term"
+        )
+    reserved = name == "weighted_sum" or hasattr(manager, name)
+    if not name or "." in name or reserved:
+        raise ValueError(
+            f"expected a `name` without dots that NequIP has no other use for, got "
+            f"'{name}'; set for example edge_correlation"
         )
     name, entry, module = manager.parse_entry(
         {"name": name, "field": None, "metric": metric}, type_names=None

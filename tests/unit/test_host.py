@@ -240,6 +240,14 @@ def test_a_taken_name_is_refused():
         _host.add_metric(loss, "ec", EdgeCorrelation())
 
 
+@pytest.mark.parametrize("name", ["", "edge.correlation", "keys", "weighted_sum"])
+def test_a_name_that_nequip_cannot_take_is_refused(name):
+    loss = new_loss()
+    with pytest.raises(ValueError, match=f"expected a `name`.*got '{name}'; set for"):
+        _host.add_metric(loss, name, EdgeCorrelation())
+    assert coefficients(loss) == coefficients(new_loss())
+
+
 def test_a_coefficient_is_set_beside_the_others():
     loss, plain = new_loss(), new_loss()
     _host.add_metric(loss, "ec", EdgeCorrelation())
