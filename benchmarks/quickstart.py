@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "quickstart")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--horizon-ps", type=float, default=1.0)
-    parser.add_argument("--replicas", type=int, default=4)
+    parser.add_argument("--replicas", type=int, default=2)
     args = parser.parse_args()
     out = args.out / time.strftime("%Y-%m-%d_%H-%M-%S")
 
