@@ -33,6 +33,9 @@ from ase import Atoms
 from nequip_decorr.md import results
 from nequip_decorr.md.engine import Array, MDState
 
+#: Name of the result file in the folder of a run.
+RESULT_NAME = "result.json"
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -60,7 +63,7 @@ class RunFolder:
     @property
     def result_path(self) -> Path:
         """The result file."""
-        return self.path / "result.json"
+        return self.path / RESULT_NAME
 
     @contextmanager
     def held(self, identity: Mapping[str, Any]) -> Iterator[None]:
@@ -224,4 +227,7 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
             inner = f"{name}.{key}" if name else key
             lines += differences(before.get(key), now.get(key), inner)
         return lines
-    return [] if before == now else [f"{name} was {before}, is {now}"]
+    if before == now:
+        return []
+    line = f"{name} was {before}, is {now}"
+    return [line if len(line) < 160 else f"{name} differs"]

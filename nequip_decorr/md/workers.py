@@ -93,7 +93,8 @@ def threads() -> int:
     Sums depend on how many threads share them, so the number must not follow from
     how many processes there are: one process and several then agree bit for bit.
     """
-    return int(os.environ.get("OMP_NUM_THREADS", "1"))
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(asked) if asked.isdigit() and int(asked) else 1
 
 
 def use_threads(number: int) -> int:

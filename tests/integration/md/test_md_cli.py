@@ -58,9 +58,9 @@ def test_the_end_is_told(tmp_path, checkpoint, hfo2):
         assert kept.info["step"] < replica.failure.step
         assert kept.get_chemical_formula() == "Hf32O64"
     hot = sum(r.temperature_K == 6000 for r in failed)
-    line = rf"6000 +2 +{2 - hot} +{hot} +0"
-    assert re.search(line, done.output), done.output
+    assert re.search(rf"6000 +2 +{hot} +0", done.output), done.output
     assert "run/result.json" in done.output
+    assert "<html" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_protocol_file_and_flags(tmp_path, checkpoint, hfo2):
@@ -75,10 +75,11 @@ def test_a_protocol_file_and_flags(tmp_path, checkpoint, hfo2):
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(protocol))
     done = md(
         tmp_path, checkpoint, "--protocol", "p.yaml", "--replicas", 1, "--seed", 9,
-        "--out", "run",
+        "--out", "run", "--reference", commands.DATA,
     )  # fmt: skip
     assert done.status == 0, done.output
     result = results.load(tmp_path / "run" / "result.json")
+    assert result.fidelity["reference"] == str(commands.DATA)
     assert result.ensemble == "nve"
     assert [r.seed for r in result.replicas] == [9]
     assert result.protocol["criteria"]["max_force_eV_per_A"] == 77.0
@@ -102,6 +103,7 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, checkpoint, hfo2):
         "a NequIP checkpoint that loads": ["foreign.ckpt", hfo2],
         "which is not there": ["none.ckpt", hfo2],
         "expected start structures, got none": [checkpoint],
+        "expected a reference": [checkpoint, hfo2, "--reference", "none.csv"],
         "--preset or --protocol": [
             checkpoint, hfo2, "--preset", "solid", "--protocol", "wrong.yaml",
         ],

@@ -346,3 +346,16 @@ def test_the_result_file_is_plain_json(tmp_path):
     data = json.loads(text, parse_constant=refuse)
     assert data["schema"] == results.SCHEMA
     assert not Path(data["replicas"][0]["failure"]["last_good_frame"]).is_absolute()
+
+
+def test_a_disk_that_is_full_for_the_result_file(tmp_path):
+    """What was run is kept, and told; the same call writes it when there is space."""
+    run_stability(springs(), crystal(), SHORT, output=tmp_path)
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "replicas" / "0001.json").unlink()
+    (tmp_path / "result.json.part").symlink_to("/dev/full")
+    with pytest.raises(RunStoppedError, match="no space is left") as stopped:
+        run_stability(springs(), crystal(), SHORT, output=tmp_path)
+    assert stopped.value.reason == "disk_full"
+    assert stopped.value.result.complete
+    assert run_stability(springs(), crystal(), SHORT, output=tmp_path).complete
