@@ -27,7 +27,7 @@ Indices = NDArray[np.int64]
 BOND_RATIO = 1.25
 
 #: Pairs up to this much beyond the limit are watched, Angstrom.
-SKIN_A = 0.6
+SKIN_A = 1.0
 
 
 class Pairs(NamedTuple):
@@ -115,11 +115,11 @@ class Overlap:
 
     def __call__(self, positions_A: Array) -> Close | None:
         """The worst overlapping pair, or None."""
-        if self._stale(positions_A):
-            pairs, sums = pairs_within(self._atoms, positions_A, self._ratio, SKIN_A)
-            half = pairs.first <= pairs.second
-            self._pairs, self._limits = pairs.take(half), self._ratio * sums[half]
-            self._built_at = positions_A
+        way = self._way(positions_A)
+        if not way <= SKIN_A / 2:
+            self._build(positions_A)
+        elif 2 * way <= self._slack_A:
+            return None
         if not len(self._limits):
             return None
         distances = self._pairs.lengths(positions_A)
@@ -132,11 +132,21 @@ class Overlap:
             float(self._limits[worst]),
         )
 
-    def _stale(self, positions_A: Array) -> bool:
+    def _way(self, positions_A: Array) -> float:
+        """The longest way of an atom since the list was built."""
         if self._built_at is None:
-            return True
+            return np.inf
         moved = positions_A - self._built_at
-        return not (np.einsum("ij,ij->i", moved, moved).max() <= (SKIN_A / 2) ** 2)
+        return float(np.sqrt(np.einsum("ij,ij->i", moved, moved).max()))
+
+    def _build(self, positions_A: Array) -> None:
+        pairs, sums = pairs_within(self._atoms, positions_A, self._ratio, SKIN_A)
+        half = pairs.first <= pairs.second
+        self._pairs, self._limits = pairs.take(half), self._ratio * sums[half]
+        self._built_at = positions_A
+        # no pair can be too close before two atoms have together gone this far
+        slack = self._pairs.distance_A - self._limits
+        self._slack_A = float(slack.min()) if len(slack) else SKIN_A
 
 
 class Isolation:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 #: Wall time between two updates of the bar, and of the plain lines, s.
-BAR_EVERY_S, LINE_EVERY_S = 0.5, 30.0
+BAR_EVERY_S, LINE_EVERY_S = 1.0, 30.0
 
 
 class Display:
