@@ -27,7 +27,7 @@ Indices = NDArray[np.int64]
 BOND_RATIO = 1.25
 
 #: Pairs up to this much beyond the limit are watched, Angstrom.
-SKIN_A = 1.0
+SKIN_A = 0.5
 
 
 class Pairs(NamedTuple):
@@ -43,8 +43,8 @@ class Pairs(NamedTuple):
         vectors = positions_A[self.second] - positions_A[self.first] + self.offset_A
         return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
 
-    def take(self, which: NDArray[np.bool_] | Indices) -> Pairs:
-        """Those that a mask keeps, or indices name."""
+    def take(self, which: NDArray[np.bool_] | Indices | slice) -> Pairs:
+        """Those that a mask keeps, or indices name, in their order."""
         return Pairs(
             self.first[which],
             self.second[which],
@@ -118,18 +118,20 @@ class Overlap:
         way = self._way(positions_A)
         if not way <= SKIN_A / 2:
             self._build(positions_A)
-        elif 2 * way <= self._slack_A:
+            way = 0.0
+        # a pair comes nearer by no more than the ways of its two atoms
+        n_near = int(np.searchsorted(self._slack_A, 2 * way, side="right"))
+        if not n_near:
             return None
-        if not len(self._limits):
+        near, limits = self._pairs.take(slice(n_near)), self._limits[:n_near]
+        distances = near.lengths(positions_A)
+        if (distances >= limits).all():
             return None
-        distances = self._pairs.lengths(positions_A)
-        if (distances >= self._limits).all():
-            return None
-        worst = int(np.argmin(distances / self._limits))
+        worst = int(np.argmin(distances / limits))
         return Close(
-            (int(self._pairs.first[worst]), int(self._pairs.second[worst])),
+            (int(near.first[worst]), int(near.second[worst])),
             float(distances[worst]),
-            float(self._limits[worst]),
+            float(limits[worst]),
         )
 
     def _way(self, positions_A: Array) -> float:
@@ -141,12 +143,12 @@ class Overlap:
 
     def _build(self, positions_A: Array) -> None:
         pairs, sums = pairs_within(self._atoms, positions_A, self._ratio, SKIN_A)
-        half = pairs.first <= pairs.second
-        self._pairs, self._limits = pairs.take(half), self._ratio * sums[half]
+        slack = pairs.distance_A - self._ratio * sums
+        order = np.argsort(slack)
+        order = order[(pairs.first <= pairs.second)[order]]
+        self._pairs, self._limits = pairs.take(order), self._ratio * sums[order]
+        self._slack_A = slack[order]
         self._built_at = positions_A
-        # no pair can be too close before two atoms have together gone this far
-        slack = self._pairs.distance_A - self._limits
-        self._slack_A = float(slack.min()) if len(slack) else SKIN_A
 
 
 class Isolation:
