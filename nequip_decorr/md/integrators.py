@@ -140,8 +140,12 @@ class _Chain:
 
     def half_step(self, momenta: Array, timestep: float) -> Array:
         """The momenta after half a step of the chain."""
-        # the thermostat writes to what it is given
-        return np.asarray(self._thermostat.integrate_nhc(momenta.copy(), timestep / 2))
+        # What overflows is not finite, and a failure. The thermostat writes to what it
+        # is given.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(
+                self._thermostat.integrate_nhc(momenta.copy(), timestep / 2)
+            )
 
     def extra(self) -> Mapping[str, Array]:
         """The chain's variables (copies)."""
