@@ -32,9 +32,10 @@ def print_summary(result: RunResult, path: Path, console: Console) -> None:
         survival = estimate_survival(result.replicas, result.horizon_ps)
         console.print(_table(result))
         _print_failures(result, console)
-        console.print(describe_score(survival), style="bold", highlight=False)
+        headline = describe_score(survival)
+        console.print(headline, style="bold", highlight=False, soft_wrap=True)
         for note in survival.notes:
-            console.print(f"  note: {note}", highlight=False)
+            console.print(f"  note: {note}", highlight=False, soft_wrap=True)
     state = "" if result.complete else " (not complete)"
     console.print(f"result: {path}{state}", highlight=False, soft_wrap=True)
 

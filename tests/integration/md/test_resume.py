@@ -1,5 +1,6 @@
 """Killed at any moment and started again: the run that was never killed."""
 
+import os
 import random
 import signal
 import time
@@ -58,6 +59,29 @@ def test_kill_and_resume(tmp_path, checkpoint, hfo2, whole, processes, kills):
     end = commands.run("nequip-decorr", arguments, tmp_path)
     assert end.status == 0, end.output
     assert "0 have ended, 0 go on" not in end.output
+    assert found(run) == whole
+
+
+def test_interrupt_and_resume(tmp_path, checkpoint, hfo2, whole):
+    """Ctrl-C: what was found so far, what to do, and status 130."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    arguments = ["md", str(checkpoint), f"{hfo2}@0", *LENGTH, "--out", str(run)]
+    process = commands.start("nequip-decorr", arguments, tmp_path, log)
+    deadline = time.monotonic() + 100
+    while not progress(run) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    told = log.read_text()
+    assert "interrupted; run the same command again to go on" in told
+    assert "(not complete)" in told
+    partial = results.load(run / "result.json")
+    assert not partial.complete
+    assert partial.replicas[-1].censored_by == "interrupt"
+    end = commands.run("nequip-decorr", arguments, tmp_path)
+    assert end.status == 0, end.output
+    assert "1 go on" in end.output
     assert found(run) == whole
 
 
