@@ -20,6 +20,7 @@ from tests.unit.md.potentials import (
     Free,
     K,
     crystal,
+    dying,
     einstein,
     flyer,
 )
@@ -157,6 +158,18 @@ def test_several_processes_find_what_one_does(tmp_path):
         folder = tmp_path / str(processes)
         run_stability(einstein, crystal(), protocol, output=folder, processes=processes)
     assert ends(tmp_path / "1") == ends(tmp_path / "2")
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_no_event(tmp_path):
+    """As the kernel does when memory is short."""
+    with pytest.raises(RunStoppedError, match="worker process was killed") as stopped:
+        run_stability(dying, crystal(), SHORT, output=tmp_path / "a", processes=2)
+    assert stopped.value.reason == "interrupt"
+    assert not any(r.failed for r in stopped.value.result.replicas)
+    run_stability(springs(), crystal(), SHORT, output=tmp_path / "a")
+    run_stability(springs(), crystal(), SHORT, output=tmp_path / "whole")
+    assert ends(tmp_path / "a") == ends(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
