@@ -187,7 +187,8 @@ def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
     """Add a metric without a coefficient to a ``MetricsManager``.
 
     Raises:
-        ValueError: when the manager has another metric of that name.
+        ValueError: when the manager has another metric of that name, or cannot have
+            one.
     """
     if name in manager.entries or name in manager:
         if manager[name] is metric:
@@ -195,6 +196,12 @@ def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
         raise ValueError(
             f"expected no metric called '{name}' in the config, got one; remove it, or "
             f"set another `name` for the decorrelation term"
+        )
+    reserved = name == "weighted_sum" or hasattr(manager, name)
+    if not name or "." in name or reserved:
+        raise ValueError(
+            f"expected a `name` without dots that NequIP has no other use for, got "
+            f"'{name}'; set for example edge_correlation"
         )
     name, entry, module = manager.parse_entry(
         {"name": name, "field": None, "metric": metric}, type_names=None
@@ -265,6 +272,8 @@ def strip_hyperparameters(pl_module: Any, package: str, base_trainer: str) -> No
         trainer.pop("decorr", None)
         trainer.pop("base_target", None)
     callbacks = trainer.get("callbacks")
+    if isinstance(callbacks, dict):
+        callbacks = [callbacks]  # Lightning takes one as well as a list
     if callbacks:
         trainer["callbacks"] = [
             callback

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from .functional import PENALTIES
@@ -29,7 +30,7 @@ def check_options(metric: Any) -> None:
         )
     weights = metric.layer_weights
     if weights is not None and not (
-        all(isfinite(w) and w >= 0 for w in weights) and sum(weights) > 0
+        all(is_finite(w) and w >= 0 for w in weights) and sum(weights) > 0
     ):
         raise ValueError(
             f"expected finite `layer_weights` >= 0, not all 0, got {weights}"
@@ -38,9 +39,9 @@ def check_options(metric: Any) -> None:
         raise ValueError(
             f"expected `penalty` to be one of {PENALTIES}, got '{metric.penalty}'"
         )
-    if not (isfinite(metric.variance_floor) and 0 <= metric.variance_floor <= 1):
+    if not (is_finite(metric.variance_floor) and 0 <= metric.variance_floor <= 1):
         raise ValueError(
-            f"expected `variance_floor` between 0 and 1, got {metric.variance_floor}"
+            f"expected `variance_floor` between 0 and 1, got {metric.variance_floor!r}"
         )
     if metric.max_edges is not None and not (
         is_whole(metric.max_edges) and metric.max_edges >= 2
@@ -56,3 +57,21 @@ def check_options(metric: Any) -> None:
 def is_whole(value: Any) -> bool:
     """Whether a value is an integer, and not a boolean."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number, and neither a boolean nor NaN or infinity."""
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
+
+
+def as_list(name: str, value: Any) -> list[Any] | None:
+    """A list of an option's values, or None.
+
+    Raises:
+        ValueError: when it is something else, naming the option.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(value)
+    raise ValueError(f"expected `{name}` to be a list or null, got {value!r}")

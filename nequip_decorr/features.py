@@ -109,7 +109,7 @@ def find_features(
         kind = "radial" if layer_dim is None and _host.radial_weights(model) else None
     if kind not in _TAPPED:
         layout = find_layout(model, field, layer_dim)
-        title = f"`{layout.field}`, {_layers(layout.layers)} of {layout.layer_dim}"
+        title = f"`{layout.field}`, {layout.layers} layers of {layout.layer_dim}"
         return Features(
             f"{title} channels",
             scalar_blocks(layout.field, layout.layer_dim, layout.layers),
@@ -166,12 +166,8 @@ def _tapped(kind: str, chosen: _Kind, found: list[_host.Output]) -> Features:
     same = len(set(widths)) == 1
     what = f" of {widths[0]}" if same else f": {', '.join(widths)}"
     return Features(
-        f"{chosen.title}, {_layers(len(widths))}{what}", blocks, outputs, chosen.rows
+        f"{chosen.title}, {len(widths)} layers{what}", blocks, outputs, chosen.rows
     )
-
-
-def _layers(count: int) -> str:
-    return "1 layer" if count == 1 else f"{count} layers"
 
 
 def find_layout(

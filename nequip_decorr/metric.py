@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ._options import check_options
+from ._options import as_list, check_options
 from .blocks import Block, block_moments, group_blocks, layer_shares
 from .functional import (
     VARIANCE_FLOOR,
@@ -116,8 +116,8 @@ class EdgeCorrelation(Metric):
         super().__init__(**kwargs)
         self.field = field
         self.layer_dim = layer_dim
-        self.layers = None if layers is None else list(layers)
-        self.layer_weights = None if layer_weights is None else list(layer_weights)
+        self.layers = as_list("layers", layers)
+        self.layer_weights = as_list("layer_weights", layer_weights)
         self.penalty = penalty
         self.variance_floor = variance_floor
         self.max_edges = max_edges

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from .inspect import Inspection, LayerReport
+    from .inspection import Inspection, LayerReport
 
 #: What a figure can be written as.
 SUFFIXES = (".png", ".svg", ".pdf")

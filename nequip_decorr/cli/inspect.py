@@ -19,7 +19,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nequip_decorr.inspect import Inspection, inspect_file, reading, to_json
+from nequip_decorr.inspect import inspect_file
+from nequip_decorr.inspection import Inspection, reading, to_json
 from nequip_decorr.plots import check_figure_path, correlation_figure, save_figure
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from nequip_decorr.md.checkpoint import RESULT_NAME
 from nequip_decorr.md.engines import ENGINES
+from nequip_decorr.md.fidelity import add_fidelity
 from nequip_decorr.md.presets import PRESETS, preset
 from nequip_decorr.md.protocol import ENSEMBLES, Protocol
-from nequip_decorr.md.results import CAUSES, Failure, Replica, RunResult
+from nequip_decorr.md.report import write_report
+from nequip_decorr.md.results import RunResult
 from nequip_decorr.md.run import RunStoppedError, run_stability
+from nequip_decorr.md.summary import print_summary
 
 #: flag -> field of the protocol, for flags that set one value
 FLAGS = {
@@ -31,10 +32,6 @@ FLAGS = {
     "replicas": "replicas",
     "seed": "seed",
 }
-
-
-#: How many failures are printed one by one.
-SHOWN = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu or cuda")
     add("--processes", type=int, default=1, metavar="N")
     add(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="trajectory, or table of pair distributions, to compare with",
+    )
+    add(
         "--out",
         type=Path,
         metavar="DIR",
@@ -80,7 +83,12 @@ def run(args: argparse.Namespace) -> int:
     protocol = protocol_of(args)
     structures = args.structures or _named_structures(args, protocol)
     out = args.out or Path(f"{Path(args.model).name.split('.')[0]}-md")
-    errors = Console(stderr=True)
+    console = Console()
+    if args.reference is not None and not args.reference.is_file():
+        raise FileNotFoundError(
+            f"expected a reference trajectory or table, got {args.reference}, which is "
+            "not there; give its path"
+        )
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -92,13 +100,13 @@ def run(args: argparse.Namespace) -> int:
                 engine=args.engine,
                 device=args.device,
                 processes=args.processes,
-                console=errors,
+                console=Console(stderr=True),
             )
     except RunStoppedError as stopped:
-        show(stopped.result, out)
+        print_summary(stopped.result, out / RESULT_NAME, console)
         print(f"nequip-decorr md: {stopped}", file=sys.stderr)
         return 130 if stopped.reason == "interrupt" else 2
-    show(result, out)
+    finish(result, out / RESULT_NAME, args.reference, console)
     return 0
 
 
@@ -130,49 +138,19 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
     return replace(base, **changes)
 
 
-def show(result: RunResult, out: Path) -> None:
-    """Print what happened: a table by temperature, and how each replica failed."""
-    console = Console(highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("T / K", "replicas", "survived", "failed", "censored"):
-        table.add_column(name, justify="right")
-    table.add_column("causes")
-    for temperature_K in dict.fromkeys(r.temperature_K for r in result.replicas):
-        group = [r for r in result.replicas if r.temperature_K == temperature_K]
-        table.add_row(f"{temperature_K:g}", *_counts(group))
-    console.print(table)
-    failed = [(r, r.failure) for r in result.replicas if r.failure is not None]
-    failed.sort(key=lambda pair: pair[0].time_ps)
-    for replica, failure in failed[:SHOWN]:
-        console.print(_line(replica, failure), markup=False, soft_wrap=True)
-    if len(failed) > SHOWN:
-        console.print(f"... and {len(failed) - SHOWN} more failures")
-    state = "" if result.complete else " (not complete)"
-    console.print(f"result: {out / 'result.json'}{state}", soft_wrap=True)
-
-
-def _counts(group: list[Replica]) -> list[str]:
-    causes = Counter(r.failure.cause for r in group if r.failure is not None)
-    survived = sum(r.censored_by == "horizon" for r in group)
-    failed = sum(causes.values())
-    return [
-        str(len(group)),
-        str(survived),
-        str(failed),
-        str(len(group) - survived - failed),
-        ", ".join(f"{c} {causes[c]}" for c in CAUSES if causes[c]),
-    ]
-
-
-def _line(replica: Replica, failure: Failure) -> str:
-    line = (
-        f"{replica.time_ps:9.4f} ps  {failure.cause}: {failure.message} "
-        f"[{replica.structure_name}, {replica.temperature_K:g} K, seed {replica.seed}"
-    )
-    if failure.half_step_cause is not None:
-        again = failure.half_step_cause
-        line += f"; at half the step {'it holds' if again == 'none' else again}"
-    return line + "]"
+def finish(
+    result: RunResult, result_path: Path, reference: Path | None, console: Console
+) -> None:
+    """Measure the fidelity of a complete run, and write its page."""
+    page = result_path.with_name("report.html")
+    result = add_fidelity(result_path, reference)
+    print_summary(result, result_path, console)
+    try:
+        write_report(result_path, page)
+    except RuntimeError as error:
+        print(f"nequip-decorr md: no page: {error}", file=sys.stderr)
+    else:
+        console.print(f"page: {page}", highlight=False, soft_wrap=True)
 
 
 def _named_structures(args: argparse.Namespace, protocol: Protocol) -> str:

@@ -27,7 +27,7 @@ Indices = NDArray[np.int64]
 BOND_RATIO = 1.25
 
 #: Pairs up to this much beyond the limit are watched, Angstrom.
-SKIN_A = 0.6
+SKIN_A = 0.5
 
 
 class Pairs(NamedTuple):
@@ -43,8 +43,8 @@ class Pairs(NamedTuple):
         vectors = positions_A[self.second] - positions_A[self.first] + self.offset_A
         return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
 
-    def take(self, which: NDArray[np.bool_] | Indices) -> Pairs:
-        """Those that a mask keeps, or indices name."""
+    def take(self, which: NDArray[np.bool_] | Indices | slice) -> Pairs:
+        """Those that a mask keeps, or indices name, in their order."""
         return Pairs(
             self.first[which],
             self.second[which],
@@ -115,28 +115,40 @@ class Overlap:
 
     def __call__(self, positions_A: Array) -> Close | None:
         """The worst overlapping pair, or None."""
-        if self._stale(positions_A):
-            pairs, sums = pairs_within(self._atoms, positions_A, self._ratio, SKIN_A)
-            half = pairs.first <= pairs.second
-            self._pairs, self._limits = pairs.take(half), self._ratio * sums[half]
-            self._built_at = positions_A
-        if not len(self._limits):
+        way = self._way(positions_A)
+        if not way <= SKIN_A / 2:
+            self._build(positions_A)
+            way = 0.0
+        # a pair comes nearer by no more than the ways of its two atoms
+        n_near = int(np.searchsorted(self._slack_A, 2 * way, side="right"))
+        if not n_near:
             return None
-        distances = self._pairs.lengths(positions_A)
-        if (distances >= self._limits).all():
+        near, limits = self._pairs.take(slice(n_near)), self._limits[:n_near]
+        distances = near.lengths(positions_A)
+        if (distances >= limits).all():
             return None
-        worst = int(np.argmin(distances / self._limits))
+        worst = int(np.argmin(distances / limits))
         return Close(
-            (int(self._pairs.first[worst]), int(self._pairs.second[worst])),
+            (int(near.first[worst]), int(near.second[worst])),
             float(distances[worst]),
-            float(self._limits[worst]),
+            float(limits[worst]),
         )
 
-    def _stale(self, positions_A: Array) -> bool:
+    def _way(self, positions_A: Array) -> float:
+        """The longest way of an atom since the list was built."""
         if self._built_at is None:
-            return True
+            return np.inf
         moved = positions_A - self._built_at
-        return not (np.einsum("ij,ij->i", moved, moved).max() <= (SKIN_A / 2) ** 2)
+        return float(np.sqrt(np.einsum("ij,ij->i", moved, moved).max()))
+
+    def _build(self, positions_A: Array) -> None:
+        pairs, sums = pairs_within(self._atoms, positions_A, self._ratio, SKIN_A)
+        slack = pairs.distance_A - self._ratio * sums
+        order = np.argsort(slack)
+        order = order[(pairs.first <= pairs.second)[order]]
+        self._pairs, self._limits = pairs.take(order), self._ratio * sums[order]
+        self._slack_A = slack[order]
+        self._built_at = positions_A
 
 
 class Isolation:

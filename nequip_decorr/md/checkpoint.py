@@ -20,7 +20,8 @@ import fcntl
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +32,9 @@ from ase import Atoms
 
 from nequip_decorr.md import results
 from nequip_decorr.md.engine import Array, MDState
+
+#: Name of the result file in the folder of a run.
+RESULT_NAME = "result.json"
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,15 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._lock: IO[str] | None = None
 
     @property
     def result_path(self) -> Path:
         """The result file."""
-        return self.path / "result.json"
+        return self.path / RESULT_NAME
 
-    def open(self, identity: Mapping[str, Any]) -> None:
-        """Take the folder for this run, alone.
+    @contextmanager
+    def held(self, identity: Mapping[str, Any]) -> Iterator[None]:
+        """Hold the folder for this run, alone.
 
         Raises:
             ValueError: when another run is in it; says what differs.
@@ -80,24 +84,15 @@ class RunFolder:
             )
         for name in ("replicas", "state", "frames"):
             (self.path / name).mkdir(parents=True, exist_ok=True)
-        self._take_lock()
-        identity = json.loads(json.dumps(identity))
-        if not manifest.exists():
-            results.write_atomic(manifest, json.dumps(identity, indent=1))
-            return
-        before = json.loads(manifest.read_text(encoding="utf-8"))
-        changes = differences(before, identity)
-        if changes:
-            raise ValueError(
-                f"expected the run that {self.path} holds, got another "
-                f"({'; '.join(changes)}); choose another --out, or run it as before"
-            )
-
-    def close(self) -> None:
-        """Give the folder back."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        with (self.path / "lock").open("w", encoding="utf-8") as lock:
+            self._take(lock)
+            if manifest.exists():
+                self._compare(
+                    json.loads(manifest.read_text(encoding="utf-8")), identity
+                )
+            else:
+                results.write_atomic(manifest, json.dumps(identity, indent=1))
+            yield
 
     def finished(self, index: int) -> results.Replica | None:
         """The replica, if it has ended."""
@@ -148,9 +143,9 @@ class RunFolder:
 
     def saved(self, index: int) -> Saved | None:
         """Where a replica stands, None when nothing (readable) is kept."""
-        path = self._state(index)
         try:
-            with np.load(path, allow_pickle=False) as file:
+            content = io.BytesIO(self._state(index).read_bytes())
+            with np.load(content, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         except (FileNotFoundError, zipfile.BadZipFile, ValueError, EOFError, KeyError):
             return None
@@ -199,12 +194,18 @@ class RunFolder:
     def _state(self, index: int) -> Path:
         return self.path / "state" / f"{index:04d}.npz"
 
-    def _take_lock(self) -> None:
-        self._lock = (self.path / "lock").open("w", encoding="utf-8")
+    def _compare(self, before: Any, identity: Mapping[str, Any]) -> None:
+        changes = differences(before, json.loads(json.dumps(identity)))
+        if changes:
+            raise ValueError(
+                f"expected the run that {self.path} holds, got another "
+                f"({'; '.join(changes)}); choose another --out, or run it as before"
+            )
+
+    def _take(self, lock: IO[str]) -> None:
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self.close()
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             raise OSError(
                 f"expected {self.path} to be free, got one that another process is "
                 "running in; wait for it or choose another --out"
@@ -226,4 +227,7 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
             inner = f"{name}.{key}" if name else key
             lines += differences(before.get(key), now.get(key), inner)
         return lines
-    return [] if before == now else [f"{name} was {before}, is {now}"]
+    if before == now:
+        return []
+    line = f"{name} was {before}, is {now}"
+    return [line if len(line) < 160 else f"{name} differs"]

@@ -6,6 +6,7 @@ where they come from are in :class:`nequip_decorr.md.protocol.Criteria`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ class Watch:
         self._dof = degrees_of_freedom
         self._target = target_temperature_K
         self._check_interval = check_interval_steps
-        self._inverse_masses = 1 / atoms.get_masses()
+        self._half_inverse_masses = 0.5 / atoms.get_masses()
         self._symbols = atoms.get_chemical_symbols()
         self._last_positions: Array | None = None
         #: temperature of the last step, K
@@ -106,13 +107,13 @@ class Watch:
     def after_step(self, frame: Frame) -> Violation | None:
         """The tests of a whole step, in their order; the first that fails."""
         forces = squares(frame.forces_eV_per_A)
-        kinetic = 0.5 * squares(frame.momenta) * self._inverse_masses
+        kinetic = squares(frame.momenta) * self._half_inverse_masses
         self.kinetic_energy_eV = float(kinetic.sum())
         self.temperature_K = 2 * self.kinetic_energy_eV / (self._dof * units.kB)
         if not (
             forces.max() <= self._max_force**2
             and self.kinetic_energy_eV < np.inf
-            and np.isfinite(frame.energy_eV)
+            and math.isfinite(frame.energy_eV)
         ):
             return (
                 self._energy_not_finite(frame.energy_eV)
@@ -200,16 +201,17 @@ class Watch:
         limit = self._criteria.max_atom_kinetic_kT
         if limit is None:
             return None
-        in_kT = kinetic_eV / (units.kB * self._target(step))
-        if in_kT.max() <= limit:
+        kT = units.kB * self._target(step)
+        if kinetic_eV.max() <= limit * kT:
             return None
-        worst = int(np.argmax(in_kT))
+        worst = int(np.argmax(kinetic_eV))
+        in_kT = float(kinetic_eV[worst] / kT)
         return Violation(
             "runaway",
-            f"kinetic energy of {self._name(worst)} is {in_kT[worst]:.1f} kT, "
+            f"kinetic energy of {self._name(worst)} is {in_kT:.1f} kT, "
             f"limit {limit:g} kT",
             (worst,),
-            float(in_kT[worst]),
+            in_kT,
             limit,
         )
 
@@ -217,7 +219,7 @@ class Watch:
         sigma = self._criteria.runaway_sigma
         if sigma is None:
             return None
-        limit = self._target(step) * (1 + sigma * np.sqrt(2 / self._dof))
+        limit = self._target(step) * (1 + sigma * math.sqrt(2 / self._dof))
         if self.temperature_K <= limit:
             self._hot_since = -1
             return None
@@ -232,7 +234,7 @@ class Watch:
             f"{limit:.0f} K since {self._ps(self._hot_since)} ps",
             (),
             self.temperature_K,
-            float(limit),
+            limit,
         )
 
     def _dissociated(self, frame: Frame) -> Violation | None:

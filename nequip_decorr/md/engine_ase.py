@@ -64,27 +64,25 @@ class AseEngine:
         rng = np.random.default_rng(job.entropy)
         if state.rng_state is not None:
             rng.bit_generator.state = state.rng_state
+
+        def goes_on() -> bool:
+            frame = _frame(job.replica, step, atoms, gate)
+            return observer.after_step(frame, lambda: _snapshot(frame, rng, dynamics))
+
         try:
-            fresh = state.forces_eV_per_A is None
             atoms.get_forces()
             dynamics = _dynamics(atoms, protocol, job.temperature_K, rng)
-            _restore(dynamics, state)
-            while True:
-                if fresh:
-                    frame = _frame(job.replica, step, atoms, gate)
-
-                    def snapshot(frame: Frame = frame) -> MDState:
-                        return _snapshot(frame, rng, dynamics)
-
-                    if not observer.after_step(frame, snapshot):
-                        return
-                fresh = True
+            if state.extra:
+                dynamics.extra = state.extra
+            going = state.forces_eV_per_A is not None or goes_on()
+            while going:
                 if protocol.ensemble == "ramp":
                     dynamics.set_temperature(
                         protocol.target_temperature_K(job.temperature_K, step)
                     )
                 step += 1
                 dynamics.step()
+                going = goes_on()
         except _Dropped:
             return
         except _Fault as fault:
@@ -251,11 +249,6 @@ def _dynamics(
         hydrostatic=True,
         rng=rng,
     )
-
-
-def _restore(dynamics: MolecularDynamics, state: MDState) -> None:
-    if state.extra:
-        dynamics.extra = state.extra
 
 
 def _frame(replica: int, step: int, atoms: Atoms, gate: _Gate) -> Frame:

@@ -71,13 +71,17 @@ def run_replicas(plans: Sequence[Plan], work: Work) -> Stop | None:
     except ModelBrokenError as error:
         return Stop("interrupt", str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return Stop(
-            "disk_full",
-            f"no space is left for {work.folder.path}; free some and run the same "
-            "command again",
-        )
+        return disk_full(error, work.folder)
+
+
+def disk_full(error: OSError, folder: RunFolder) -> Stop:
+    """The stop that a full disk is; any other error is raised again."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    return Stop(
+        "disk_full",
+        f"no space is left for {folder.path}; free some and run the same command again",
+    )
 
 
 def _run(plans: Sequence[Plan], work: Work) -> Stop | None:

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
-from matscipy.neighbours import neighbour_list
+from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from nequip_decorr.md.plots import new_figure
@@ -66,7 +66,7 @@ def neighbourhood(
         )
     origin = atoms.positions[failing[0]]
     centres = origin + atoms.get_distances(failing[0], failing, mic=True, vector=True)
-    i, j, vector = neighbour_list("ijD", atoms, radius_A)
+    i, j, vector = neighbor_list("ijD", atoms, radius_A)
     indices, positions = list(failing), list(centres)
     for centre, index in zip(centres, failing, strict=True):
         for other, step in zip(j[i == index], vector[i == index], strict=True):

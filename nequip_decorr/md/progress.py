@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 #: Wall time between two updates of the bar, and of the plain lines, s.
-BAR_EVERY_S, LINE_EVERY_S = 0.5, 30.0
+BAR_EVERY_S, LINE_EVERY_S = 1.0, 30.0
 
 
 class Display:
@@ -83,13 +83,14 @@ class Display:
 
     def _show(self) -> None:
         rate = self.ns_per_day
-        alive = [step for step in self._steps if step >= 0]
-        left = sum(self._n_steps - step for step in alive)
+        to_go = [step for step in self._steps if step >= 0]
+        failed = sum(step < 0 and ~step < self._n_steps for step in self._steps)
+        left = sum(self._n_steps - step for step in to_go)
         done = 1 - left / (self._n_steps * len(self._steps))
         seconds = left * self._timestep_fs * 1e-6 / rate * 86400 if rate else None
         text = (
-            f"{len(alive)} of {len(self._steps)} replicas to go, "
-            f"{rate:.3g} ns/day, {_clock(seconds)} left"
+            f"{len(self._steps) - failed} of {len(self._steps)} replicas alive, "
+            f"{len(to_go)} to go, {rate:.3g} ns/day, {_clock(seconds)} left"
         )
         if self._bar is not None:
             self._bar.update(self._task, completed=done, description=text)

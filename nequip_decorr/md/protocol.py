@@ -18,7 +18,9 @@ ENSEMBLES = ("langevin", "nose-hoover", "nve", "ramp")
 class Criteria:
     """Limits of a sound trajectory; None switches a test off.
 
-    Numbers that are not finite are a failure whatever is written here.
+    Numbers that are not finite are a failure whatever is written here. A limit that
+    must be passed for some time fails at the end of that time; the failure's message
+    says when it was first passed.
 
     Attributes:
         max_displacement_A: longest way of one atom in one step.

@@ -21,7 +21,7 @@ from nequip_decorr.md.plots import (
     survival_figure,
     traces_figure,
 )
-from nequip_decorr.md.results import Replica, RunResult, load, write_atomic
+from nequip_decorr.md.results import Failure, Replica, RunResult, load, write_atomic
 from nequip_decorr.md.score import Interval
 from nequip_decorr.md.survival import (
     Survival,
@@ -156,14 +156,11 @@ def _bounded(interval: Interval, survival: Survival) -> str:
 
 def _failures(result: RunResult, folder: Path) -> dict[str, Any]:
     """Rows of the table of failures, and pictures of the earliest of them."""
-    failed = sorted((r for r in result.replicas if r.failed), key=lambda r: r.time_ps)
+    failed = [(r, r.failure) for r in result.replicas if r.failure is not None]
     rows: list[dict[str, Any]] = []
     pictures: list[dict[str, Any]] = []
     missing: Counter[str] = Counter()
-    for replica in failed:
-        failure = replica.failure
-        if failure is None:
-            continue
+    for replica, failure in sorted(failed, key=lambda pair: pair[1].time_ps):
         rows.append(
             {
                 "replica": replica.index,
@@ -172,11 +169,11 @@ def _failures(result: RunResult, folder: Path) -> dict[str, Any]:
                 "time": f"{failure.time_ps:.4g}",
                 "cause": failure.cause,
                 "message": failure.message,
-                "half_step": _half_step(replica),
+                "half_step": _half_step(failure),
             }
         )
         if len(pictures) < MAX_PICTURES:
-            image, reason = _picture(replica, folder)
+            image, reason = _picture(failure, folder)
             if image is None:
                 missing[reason] += 1
             else:
@@ -190,9 +187,8 @@ def _failures(result: RunResult, folder: Path) -> dict[str, Any]:
     }
 
 
-def _half_step(replica: Replica) -> str:
-    failure = replica.failure
-    if failure is None or failure.half_step_cause is None:
+def _half_step(failure: Failure) -> str:
+    if failure.half_step_cause is None:
         return ""
     if failure.half_step_cause == "none":
         return "survives"
@@ -200,10 +196,9 @@ def _half_step(replica: Replica) -> str:
     return failure.half_step_cause + ("" if when is None else f" at {when:.4g} ps")
 
 
-def _picture(replica: Replica, folder: Path) -> tuple[str | None, str]:
+def _picture(failure: Failure, folder: Path) -> tuple[str | None, str]:
     """The picture of a failure, or why there is none."""
-    failure = replica.failure
-    if failure is None or not failure.atoms:
+    if not failure.atoms:
         return None, "no single atoms involved"
     if len(failure.atoms) > MAX_FAILING:
         return None, f"{len(failure.atoms)} atoms involved: no one place to show"

@@ -21,7 +21,7 @@ from rich.console import Console
 from nequip_decorr.md import engines, results
 from nequip_decorr.md.checkpoint import RunFolder
 from nequip_decorr.md.engine import Engine
-from nequip_decorr.md.execute import Stop, Work, run_replicas
+from nequip_decorr.md.execute import Stop, Work, disk_full, run_replicas
 from nequip_decorr.md.models import ModelHandle, calculator_model, load_model
 from nequip_decorr.md.progress import Display
 from nequip_decorr.md.protocol import Protocol
@@ -113,17 +113,15 @@ def run_stability(
     ):
         warnings.warn(line, stacklevel=2)
     folder = RunFolder(output)
-    folder.open(
-        {
-            "schema": results.SCHEMA,
-            "model": {"kind": handle.kind, "sha256": handle.sha256 or handle.path},
-            "structures": [structure_hash(atoms) for atoms in starts],
-            "protocol": {**protocol.to_dict(), "structures": None},
-            "engine": engine,
-            "device": device,
-        }
-    )
-    try:
+    identity = {
+        "schema": results.SCHEMA,
+        "model": {"kind": handle.kind, "sha256": handle.sha256 or handle.path},
+        "structures": [structure_hash(atoms) for atoms in starts],
+        "protocol": {**protocol.to_dict(), "structures": None},
+        "engine": engine,
+        "device": device,
+    }
+    with folder.held(identity):
         run = _Run(
             handle,
             starts,
@@ -134,8 +132,6 @@ def run_stability(
             processes=processes,
         )
         return run.go(save_every_s, console)
-    finally:
-        folder.close()
 
 
 def plan_replicas(structures: Sequence[Atoms], protocol: Protocol) -> list[Plan]:
@@ -184,8 +180,10 @@ class _Run:
         """Run what has not ended; write the result file."""
         pending = [p for p in self.plans if self.folder.finished(p.index) is None]
         if not pending:
-            return self.write(None)
-        steps = self._steps(pending)
+            result = self.result(None)
+            results.save(result, self.folder.result_path)
+            return result
+        steps = self._steps()
         if console is not None:
             started = sum(steps[p.index] > 0 for p in pending)
             console.print(
@@ -215,9 +213,16 @@ class _Run:
                 steps=steps,
                 poll=poll,
             )
-            stop = self._run(pending, work)
+            try:
+                stop = self._run(pending, work)
+            except OSError as error:
+                stop = disk_full(error, self.folder)
         self.machine["ns_per_day"] = display.ns_per_day
-        result = self.write(stop)
+        result = self.result(stop)
+        try:
+            results.save(result, self.folder.result_path)
+        except OSError as error:
+            stop = disk_full(error, self.folder)
         if stop is not None:
             raise RunStoppedError(stop.message, result, stop.reason)
         return result
@@ -237,25 +242,30 @@ class _Run:
             self.write_sometimes()
         return None
 
-    def _steps(self, pending: Sequence[Plan]) -> Any:
+    def _steps(self) -> Any:
         steps = shared_steps(len(self.plans))
-        steps[:] = [~0] * len(self.plans)
-        for plan in pending:
-            saved = self.folder.saved(plan.index)
-            steps[plan.index] = 0 if saved is None else saved.state.step
+        for plan in self.plans:
+            ended = self.folder.finished(plan.index)
+            saved = None if ended else self.folder.saved(plan.index)
+            if ended is not None:
+                last = ended.failure.step if ended.failure else self.protocol.n_steps
+                steps[plan.index] = ~last
+            elif saved is not None:
+                steps[plan.index] = saved.state.step
         return steps
 
     def write_sometimes(self) -> None:
         """Write the result file when the last time is long ago."""
         if time.monotonic() - self.written_at > RESULT_EVERY_S:
-            self.write(None)
+            results.save(self.result(None), self.folder.result_path)
+            self.written_at = time.monotonic()
 
-    def write(self, stop: Stop | None) -> results.RunResult:
-        """Write the result file of what there is."""
+    def result(self, stop: Stop | None) -> results.RunResult:
+        """What there is, ended or stopped."""
         reason = "interrupt" if stop is None else stop.reason
         replicas = [self._replica(plan, reason) for plan in self.plans]
         found = tuple(replica for replica in replicas if replica is not None)
-        result = results.RunResult(
+        return results.RunResult(
             model=self.handle.describe(),
             protocol=self.protocol.to_dict(),
             machine=self.machine,
@@ -265,9 +275,6 @@ class _Run:
             replicas=found,
             complete=all(self.folder.finished(p.index) for p in self.plans),
         )
-        results.save(result, self.folder.result_path)
-        self.written_at = time.monotonic()
-        return result
 
     def _replica(self, plan: Plan, reason: str) -> results.Replica | None:
         """A replica that ended, or as far as it came; None when it never started."""

@@ -19,7 +19,7 @@ def read_structures(path: str | Path) -> list[Atoms]:
     """Read all structures of any file that ase reads.
 
     ``file@0:10:2`` picks from them, as ase's own command line does. Each gets its
-    name, ``file#index``, in ``info["name"]``.
+    name, the file's and its number among those picked, in ``info["name"]``.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -41,7 +41,7 @@ def read_structures(path: str | Path) -> list[Atoms]:
     if not structures:
         raise ValueError(f"expected at least one structure, got none in {path}")
     for index, atoms in enumerate(structures):
-        atoms.info["name"] = f"{Path(name).name}#{index}"
+        atoms.info["name"] = f"{Path(path).name}#{index}"
     return structures
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -92,7 +93,8 @@ def threads() -> int:
     Sums depend on how many threads share them, so the number must not follow from
     how many processes there are: one process and several then agree bit for bit.
     """
-    return int(os.environ.get("OMP_NUM_THREADS", "1"))
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(asked) if asked.isdigit() and int(asked) else 1
 
 
 def use_threads(number: int) -> int:
@@ -123,14 +125,7 @@ def _start(
     # the parent, which gets the same signals, says when to stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    parent = os.getppid()
-
-    def poll() -> bool:
-        if os.getppid() != parent:
-            # the parent was killed: the folder is no longer this process's to write
-            os._exit(1)
-        return stopping.is_set()
-
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     model = open_model()
     use_threads(threads())
     _work = Work(
@@ -140,8 +135,16 @@ def _start(
         folder=RunFolder(folder),
         save_every_s=save_every_s,
         steps=steps,
-        poll=poll,
+        poll=stopping.is_set,
     )
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent was killed: the folder is not its any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
 
 
 def _run_batch(plans: list[Plan]) -> Stop | None:

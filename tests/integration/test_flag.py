@@ -163,6 +163,16 @@ def test_target_drives_the_correlation_to_its_level(tmp_path: Path) -> None:
     assert abs(tail - 0.2) < 0.5 * abs(untouched - 0.2)
 
 
+def test_a_run_that_only_validates_is_watched(cosine: Run, tmp_path: Path) -> None:
+    run = train(
+        tmp_path,
+        "+nequip_decorr=cosine",
+        "run=[val]",
+        "training_module.loss=null",
+    )
+    assert run.column("val0_epoch/edge_correlation_layer0_effective_rank")
+
+
 def write_config(folder: Path, text: str, name: str = "mine") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from .commands import DATA, Run, config_with, run, train, train_fails
+from .test_configs import A_FEW, with_our_data
 from .test_nothing_sticks import clean_python, elsewhere  # noqa: F401
 
 pytestmark = pytest.mark.slow
@@ -100,6 +101,15 @@ def test_radial_weights_are_what_a_gnn_gets(lowered: Run) -> None:
                 + 3.0 * float(row[PENALTY]),
                 rel=1e-6,
             )
+
+
+def test_nequips_own_tutorial_takes_the_flag(tmp_path: Path) -> None:
+    config = with_our_data("nequip_tutorial", tmp_path / "config")
+    eager = "training_module.model.compile_mode=eager"
+    flag = "+nequip_decorr=cosine"
+    tutorial = train(tmp_path / "run", *A_FEW, flag, eager, config=config)
+    assert "radial weights, 4 layers: " in tutorial.output
+    assert tutorial.column(PENALTY)
 
 
 def test_irreps_are_logged_one_by_one(tmp_path: Path, config: Path) -> None:

@@ -22,15 +22,8 @@ from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from nequip_decorr.cli import main
-from nequip_decorr.inspect import (
-    Inspection,
-    LayerReport,
-    from_json,
-    inspect_file,
-    inspect_model,
-    load_model,
-    reading,
-)
+from nequip_decorr.inspect import inspect_file, inspect_model, load_model
+from nequip_decorr.inspection import Inspection, LayerReport, from_json, reading
 
 from .commands import DATA, run, train
 

@@ -4,6 +4,7 @@ Nothing here is imported from the package: the constants are restated on purpose
 """
 
 from math import exp, log, sqrt
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -171,3 +172,62 @@ def mixed_features(seed, rows, layers, channels, dtype=torch.float64):
     mix = np.eye(channels) + 0.7 * rng.normal(size=(layers, channels, channels))
     x = np.einsum("nlc,lcd->nld", x, mix) + rng.normal(size=(layers, channels))
     return torch.tensor(x.reshape(rows, layers * channels), dtype=dtype)
+
+
+TYPE_NAMES = ["Hf", "O"]
+R_MAX = 3.0
+_MODEL = {
+    "seed": 1,
+    "model_dtype": "float32",
+    "type_names": TYPE_NAMES,
+    "r_max": R_MAX,
+    "l_max": 1,
+    "avg_num_neighbors": 10.0,
+    "per_type_energy_scales": 1.0,
+    "per_type_energy_shifts": 0.0,
+}
+ALLEGRO = {
+    "_target_": "allegro.model.AllegroModel",
+    **_MODEL,
+    "num_layers": 2,
+    "num_scalar_features": 4,
+    "num_tensor_features": 2,
+    "radial_chemical_embed": {
+        "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
+        "num_bessels": 4,
+    },
+    "scalar_embed_mlp_hidden_layers_width": 8,
+    "allegro_mlp_hidden_layers_width": 8,
+    "readout_mlp_hidden_layers_width": 8,
+}
+NEQUIP_GNN = {
+    "_target_": "nequip.model.NequIPGNNModel",
+    **_MODEL,
+    "num_layers": 1,
+    "num_features": 4,
+    "radial_mlp_width": 8,
+}
+
+
+def build(config):
+    """A real model, as NequIP's training module builds it."""
+    from hydra.utils import get_method
+    from nequip.utils.global_state import set_global_state
+
+    set_global_state()
+    options = dict(config)
+    return get_method(options.pop("_target_"))(**options)
+
+
+def hafnia_frame():
+    """A batch of one frame of hafnium oxide with its neighbour list and labels."""
+    from ase.io import read
+    from nequip.data import AtomicDataDict, compute_neighborlist_, from_ase
+
+    atoms = read(Path(__file__).parents[1] / "data" / "hfo2.extxyz", index=0)
+    data = from_ase(atoms)
+    data[AtomicDataDict.ATOM_TYPE_KEY] = torch.tensor(
+        [TYPE_NAMES.index(symbol) for symbol in atoms.get_chemical_symbols()]
+    )
+    data = compute_neighborlist_(data, r_max=R_MAX)
+    return AtomicDataDict.batched_from_list([data])

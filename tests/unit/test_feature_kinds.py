@@ -229,7 +229,7 @@ def test_what_a_user_expects_of_each_model():
     assert by_default.outputs == {}
     assert find_features(gnn()).title == find_features(gnn(), "radial").title
     one = find_features(gnn(), field="edge_embedding")
-    assert one.title == "`edge_embedding`, 1 layer of 8 channels"
+    assert one.title == "`edge_embedding`, 1 layers of 8 channels"
 
 
 @pytest.mark.parametrize(

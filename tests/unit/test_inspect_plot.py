@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nequip_decorr.inspect import (
+from nequip_decorr.inspection import (
     Inspection,
     LayerReport,
     from_json,
@@ -269,7 +269,7 @@ def test_no_global_state_of_matplotlib_is_touched(tmp_path: Path) -> None:
         "import sys; import nequip_decorr.plots as p; "
         "assert 'matplotlib' not in sys.modules; "
         f"p.check_figure_path({path!r}); "
-        "from nequip_decorr.inspect import from_json; "
+        "from nequip_decorr.inspection import from_json; "
         "r = from_json(sys.stdin.read()); "
         f"p.save_figure(p.correlation_figure({{'a': r}}), {path!r}); "
         "assert 'matplotlib.pyplot' not in sys.modules"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -58,6 +59,15 @@ def test_every_other_is_compared_with_the_first(folders, capsys):
     assert "good - none" in printed
     assert "bad - none" not in printed
     assert "2 comparisons; no interval is widened for that" in printed
+
+
+def test_what_a_reader_must_know_is_printed(folders, capsys):
+    result = run(n_structures=8, replicas=1, temperatures_K=(300.0,))
+    save(replace(result, complete=False), folders / "part.json")
+    assert main(["compare", str(folders / "good"), str(folders / "part.json")]) == 0
+    printed = words(capsys.readouterr().out)
+    assert "note: 24 replicas of good without a partner: not used" in printed
+    assert "note: part is not complete" in printed
 
 
 def test_json_has_all_numbers(folders, capsys):

@@ -97,6 +97,8 @@ class AtCall(Einstein):
                 os.kill(os.getpid(), signal.SIGINT)
             elif self.what == "terminate":
                 os.kill(os.getpid(), signal.SIGTERM)
+            elif self.what == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
             elif self.what == "once":
                 raise RuntimeError("a hiccup")
             elif self.what == "memory":
@@ -115,6 +117,11 @@ def crystal():
 def einstein():
     """Spring crystal on the sites of :func:`crystal`; sent to worker processes."""
     return Einstein(crystal().positions, K)
+
+
+def dying():
+    """The spring crystal of a process that the system kills at its 20th call."""
+    return AtCall(crystal().positions, K, 20, "die")
 
 
 def flyer():

@@ -91,9 +91,7 @@ def test_isolation_while_atoms_move(seed, pbc):
 
     def near(positions):
         return {
-            i
-            for i, j, d in all_pairs(atoms, positions)
-            if d <= limit(atoms, i, j, 1.2)
+            i for i, j, d in all_pairs(atoms, positions) if d <= limit(atoms, i, j, 1.2)
         }
 
     had = near(atoms.positions)

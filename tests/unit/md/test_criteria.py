@@ -187,7 +187,10 @@ def test_a_bond_off_for_10_fs(off):
         fails = step >= 5 and all(abs(o) > 0.5 for o in off[step - 5 : step + 1])
         assert bool(violation) is fails
         if fails:
-            assert (violation.cause, sorted(violation.atoms)) == ("dissociation", [0, 1])
+            assert (violation.cause, sorted(violation.atoms)) == (
+                "dissociation",
+                [0, 1],
+            )
             first = (step - 5) * 2 / 1000
             assert f"first crossed at {first:.4g} ps" in violation.message
             return

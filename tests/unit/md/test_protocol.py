@@ -43,7 +43,9 @@ def test_yaml_round_trip(tmp_path_factory, protocol):
 
 def test_yaml_builds_on_a_preset(tmp_path):
     path = tmp_path / "p.yaml"
-    path.write_text("preset: molecule\nhorizon_ps: 1\ncriteria: {fragment_ratio: 2.0}\n")
+    path.write_text(
+        "preset: molecule\nhorizon_ps: 1\ncriteria: {fragment_ratio: 2.0}\n"
+    )
     protocol = Protocol.from_yaml(path)
     assert protocol.timestep_fs == 0.5
     assert protocol.horizon_ps == 1
@@ -120,5 +122,7 @@ def test_the_ramp_is_a_straight_line():
     protocol = Protocol(
         ensemble="ramp", ramp_end_temperature_K=3000.0, horizon_ps=1.0, timestep_fs=1.0
     )
-    at = [protocol.target_temperature_K(300.0, step) for step in (0, 250, 500, 1000, 2000)]
+    at = [
+        protocol.target_temperature_K(300.0, step) for step in (0, 250, 500, 1000, 2000)
+    ]
     assert at == [300.0, 975.0, 1650.0, 3000.0, 3000.0]
