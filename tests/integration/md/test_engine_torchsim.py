@@ -28,6 +28,7 @@ from nequip_decorr.md.models import ModelHandle
 from nequip_decorr.md.replica import Plan, watch
 from nequip_decorr.md.structures import start_momenta
 from nequip_decorr.md.torchsim_model import (
+    MAX_ATOMS_ON_CPU,
     BatchedModel,
     ModelInterface,
     NequIPTorchSimCalc,
@@ -453,6 +454,16 @@ def test_memory_that_runs_out_makes_batches_smaller():
     # 8 fail, and 4; then 2 at a time for good
     assert [n for n in limit.tried if n > 3] == [8, 4]
     assert limit.tried[-4:] == [2, 2, 2, 2]
+
+
+def test_batches_on_the_cpu_are_no_larger_than_pays():
+    atoms, sizes = crystal(), []
+    model = Springs(atoms.positions, lambda state: sizes.append(state.n_atoms))
+    found = BatchedModel(model)([System(atoms, atoms.positions + 0.1)] * 27)
+    assert sum(sizes) == 27 * 32
+    assert max(sizes) <= MAX_ATOMS_ON_CPU
+    assert len(sizes) == -(-27 * 32 // MAX_ATOMS_ON_CPU)
+    assert len(found) == 27
 
 
 def test_no_memory_for_one_structure_is_said():
