@@ -1,6 +1,8 @@
 """The batched engine: the ase engine's paths, whoever shares the batch."""
 
 import multiprocessing
+import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -510,6 +512,38 @@ def test_out_of_memory_is_censoring_and_the_run_goes_on(tmp_path):
         for name in ("run", "whole")
     )
     assert on.complete
+    assert on.replicas == whole.replicas
+
+
+def test_an_interrupt_keeps_all_replicas_where_they_stand(tmp_path):
+    how = protocol(horizon_ps=0.06, replicas=3, record_interval_steps=1)
+    atoms, calls = crystal(), iter(range(10_000))
+
+    def interrupt(state):
+        if next(calls) == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(RunStoppedError, match="run the same command again") as stopped:
+        run_stability(
+            handle(Springs(atoms.positions, interrupt)),
+            atoms,
+            how,
+            output=tmp_path / "run",
+            engine="torchsim",
+        )
+    replicas = stopped.value.result.replicas
+    assert [r.censored_by for r in replicas] == ["interrupt"] * 3
+    assert all(0 < r.time_ps < how.horizon_ps for r in replicas)
+    on, whole = (
+        run_stability(
+            handle(Springs(atoms.positions)),
+            atoms,
+            how,
+            output=tmp_path / name,
+            engine="torchsim",
+        )
+        for name in ("run", "whole")
+    )
     assert on.replicas == whole.replicas
 
 
