@@ -3,9 +3,8 @@
     python benchmarks/md_throughput.py CHECKPOINT
 
 1. What is done about each step beside moving the atoms - criteria, records, saved
-   states, the progress bar - as a share of the model's own time, at 96 atoms. Whole
-   runs are made as the command makes them, with a clock at the two seams of an engine
-   (to the model, to the observer): both times come from the same steps.
+   states, the progress bar - as a share of the model's own time, at 96 atoms
+   (``md_overhead.py``).
 2. ns/day, over all replicas: one by one with ase, in several processes, and in batches,
    for the model as it was trained and compiled, at 24 and 96 atoms. Criteria are on.
 
@@ -15,7 +14,6 @@ HfO2 at 300 K, 1 fs. The model must know Hf and O; that of the quick start will 
 from __future__ import annotations
 
 import argparse
-import io
 import multiprocessing
 import os
 import platform
@@ -23,176 +21,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ase.io
 import numpy as np
 import torch
-from ase import Atoms
+from md_overhead import TEMPERATURE_K, WARM_UP_STEPS, Share, overhead, structure
+from rich import box
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
-from nequip_decorr.md import Protocol, engines, load_model, run_stability
-from nequip_decorr.md.engine import Engine, Frame, Job, MDState, Observer
+from nequip_decorr.md import Protocol, engines, load_model
+from nequip_decorr.md.engine import Frame, Job, MDState
 from nequip_decorr.md.replica import Plan, start_state, watch
 
 ROOT = Path(__file__).resolve().parent.parent
-STRUCTURES = ROOT / "configs" / "data" / "hfo2_train.extxyz"
 PACKAGES = ("nequip-decorr", "nequip", "nequip-allegro", "torch", "ase", "numpy")
-TEMPERATURE_K = 300.0
 #: largest share of the model's time that all else may take
 BOUND = 0.05
-#: parts of a run whose ratios are taken, and steps at its start that are not counted
-BLOCKS, WARM_UP_STEPS = 25, 20
-
-
-def structure(n_atoms: int) -> Atoms:
-    """HfO2, 24 atoms or 96."""
-    atoms: Atoms = ase.io.read(STRUCTURES, 0)
-    atoms.calc = None
-    return atoms if n_atoms == len(atoms) else atoms.repeat((1, 2, 2))
-
-
-# --- 1. what is done beside the model ------------------------------------------------
-
-
-@dataclass
-class Clock:
-    """Seconds in the model and in the observer, call by call."""
-
-    model_s: list[float] = field(default_factory=list)
-    observer_s: list[float] = field(default_factory=list)
-
-
-CLOCK = Clock()
-
-
-class Timed:
-    """An engine with a clock at both seams."""
-
-    batched = False
-
-    def __init__(self, calculator: Any, protocol: Protocol) -> None:
-        self._engine = engines.build("ase", calculator, protocol)
-
-    def run(self, jobs: Iterable[Job], observer: Observer) -> None:
-        """Run; each step's time with the observer is one entry of the clock."""
-        self._engine.run(jobs, _TimedObserver(observer))
-
-
-class _TimedObserver:
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self._before_s = 0.0
-
-    def before_forces(self, replica: int, step: int, positions_A: Any) -> bool:
-        start = time.perf_counter()
-        going = self._observer.before_forces(replica, step, positions_A)
-        self._before_s = time.perf_counter() - start
-        return going
-
-    def after_step(self, frame: Frame, snapshot: Any) -> bool:
-        start = time.perf_counter()
-        going = self._observer.after_step(frame, snapshot)
-        CLOCK.observer_s.append(self._before_s + time.perf_counter() - start)
-        return going
-
-    def fault(self, replica: int, step: int, error: Exception) -> None:
-        self._observer.fault(replica, step, error)
-
-
-def load(path: Path, kind: str, device: str) -> Any:
-    """A calculator whose calls are timed (part of being an engine's module)."""
-    calculator = engines.loader("ase")(path, kind, device)
-    calculate = calculator.calculate
-
-    def timed(*args: Any, **options: Any) -> None:
-        start = time.perf_counter()
-        calculate(*args, **options)
-        CLOCK.model_s.append(time.perf_counter() - start)
-
-    calculator.calculate = timed
-    return calculator
-
-
-def build(calculator: Any, protocol: Protocol) -> Engine:
-    """The timed engine (part of being an engine's module)."""
-    return Timed(calculator, protocol)
-
-
-class Share(NamedTuple):
-    """A share of the model's time: median over parts of a run, 95 % interval.
-
-    ``whole`` is that of the run as a whole, what happens rarely included.
-    """
-
-    model_ms: float
-    observer_ms: float
-    median: float
-    low: float
-    high: float
-    whole: float
-
-
-def overhead(model: Path, n_atoms: int, n_steps: int, device: str) -> Share:
-    """What all but model and integrator take, as a share of the model's time.
-
-    The interval is that of a median from order statistics
-    (:func:`scipy.stats.quantile_test`).
-
-    Raises:
-        RuntimeError: when the replica failed before its end.
-    """
-    engines.ENGINES["timed"] = __name__
-    CLOCK.model_s.clear()
-    CLOCK.observer_s.clear()
-    with tempfile.TemporaryDirectory() as folder:
-        result = run_stability(
-            model,
-            structure(n_atoms),
-            Protocol(
-                temperatures_K=(TEMPERATURE_K,), replicas=1, horizon_ps=n_steps / 1000
-            ),
-            output=Path(folder) / "run",
-            engine="timed",
-            device=device,
-            # a terminal, so that the bar is drawn
-            console=Console(file=io.StringIO(), force_terminal=True),
-        )
-    if result.replicas[0].failed:
-        raise RuntimeError(
-            f"expected a model that holds {n_steps} steps at {TEMPERATURE_K:g} K, "
-            f"got {result.replicas[0].failure}; train it for longer"
-        )
-    model_s, observer_s = (
-        np.array(times[WARM_UP_STEPS : n_steps + 1])
-        for times in (CLOCK.model_s, CLOCK.observer_s)
-    )
-    ratios = [
-        observer.sum() / model.sum()
-        for observer, model in zip(
-            np.array_split(observer_s, BLOCKS),
-            np.array_split(model_s, BLOCKS),
-            strict=True,
-        )
-    ]
-    interval = stats.quantile_test(ratios, p=0.5).confidence_interval(0.95)
-    return Share(
-        1e3 * float(model_s.mean()),
-        1e3 * float(observer_s.mean()),
-        float(np.median(ratios)),
-        float(interval.low),
-        float(interval.high),
-        float(observer_s.sum() / model_s.sum()),
-    )
-
-
-# --- 2. ns/day -----------------------------------------------------------------------
 
 
 class Case(NamedTuple):
@@ -314,9 +161,6 @@ def cases(
     return found
 
 
-# --- models, and what is written -----------------------------------------------------
-
-
 def compiled(checkpoint: Path, target: str, folder: Path, device: str) -> Path:
     """The checkpoint compiled for a target."""
     path = folder / f"{target}.nequip.pt2"
@@ -354,9 +198,12 @@ def setting(device: str) -> str:
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
     """For the terminal."""
-    shown = Table(title=title, title_justify="left")
+    shown = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for index, column in enumerate(columns):
-        shown.add_column(column, justify="left" if index == 0 else "right")
+        justify: Any = "left" if index == 0 else "right"
+        shown.add_column(column, justify=justify, no_wrap=True)
     for row in rows:
         shown.add_row(*row)
     return shown
@@ -459,9 +306,9 @@ def main() -> None:
             "Criteria, records, saved states and progress, 96 atoms",
             [
                 "model",
-                "model (ms)",
-                "the rest (ms)",
-                "share: median [95 %]",
+                "model ms",
+                "rest ms",
+                "share [95 %]",
                 "whole run",
                 f"within {BOUND:.0%}",
             ],
@@ -469,7 +316,7 @@ def main() -> None:
         ),
         (
             "ns/day of all replicas together",
-            ["model", "atoms", "engine", "ns/day", "range", "x ase, 1 process"],
+            ["model", "atoms", "engine", "ns/day", "range", "speed-up"],
             rate_rows(rates),
         ),
     ]
@@ -480,7 +327,7 @@ def main() -> None:
     text.append(
         "Shares: median over parts of one run, with the 95 % interval of the median. "
         f"ns/day: HfO2 at {TEMPERATURE_K:g} K, 1 fs, {args.seconds:g} s each, median "
-        f"of {args.rounds}. Made by `python benchmarks/md_throughput.py`."
+        f"of {args.rounds}; speed-up over one ase process. Made by `python benchmarks/md_throughput.py`."
     )
     args.out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     console.print(f"written: {args.out}")
