@@ -327,7 +327,8 @@ def main() -> None:
     text.append(
         "Shares: median over parts of one run, with the 95 % interval of the median. "
         f"ns/day: HfO2 at {TEMPERATURE_K:g} K, 1 fs, {args.seconds:g} s each, median "
-        f"of {args.rounds}; speed-up over one ase process. Made by `python benchmarks/md_throughput.py`."
+        f"of {args.rounds}; speed-up over one ase process. Made by "
+        "`python benchmarks/md_throughput.py`."
     )
     args.out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     console.print(f"written: {args.out}")
