@@ -134,12 +134,14 @@ def layer_shares(blocks: Sequence[Block]) -> Tensor:
     Raises:
         ValueError: when ``layer`` does not count from 0, or a layer has no pairs.
     """
-    layers = max((block.layer for block in blocks), default=-1) + 1
-    shares = torch.zeros(layers, len(blocks), dtype=torch.float64)
-    for index, block in enumerate(blocks):
-        shares[block.layer, index] = block.pairs
+    numbers = sorted({block.layer for block in blocks})
+    shares = torch.zeros(len(numbers), len(blocks), dtype=torch.float64)
+    counted = bool(numbers) and numbers == list(range(len(numbers)))
+    if counted:
+        for index, block in enumerate(blocks):
+            shares[block.layer, index] = block.pairs
     total = shares.sum(dim=1, keepdim=True)
-    if not layers or not bool((total > 0).all()):
+    if not (counted and bool((total > 0).all())):
         raise ValueError(
             f"expected layers 0, 1, ... with blocks of two channels or more, got "
             f"{[(block.layer, block.channels) for block in blocks]}"
