@@ -128,8 +128,8 @@ def group_blocks(blocks: Sequence[Block]) -> list[list[int]]:
 def layer_shares(blocks: Sequence[Block]) -> Tensor:
     """What each block counts for in its layer, float64 (layers, blocks).
 
-    By number of pairs, so that the penalty of a layer is the mean over all pairs of
-    channels that can correlate. A row sums to 1.
+    By number of pairs, dead channels included, so that the penalty of a layer is the
+    mean over all pairs of channels that can correlate. A row sums to 1.
 
     Raises:
         ValueError: when ``layer`` does not count from 0, or a layer has no pairs.
