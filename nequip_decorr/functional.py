@@ -15,13 +15,12 @@ any number of channels. It is not the (unpublished) formula of arXiv:2502.12548.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from ._kernels import MeanCorrelation, RawMoments
 
 #: Relative variance floor of the penalty: a channel's variance counts as at least this
 #: fraction of the mean variance of its block.
@@ -33,9 +32,7 @@ DEAD_RELATIVE_TO_BLOCK = 1e-8
 #: ... or of its own squared mean: float32 cannot tell such a channel from a constant.
 DEAD_RELATIVE_TO_MEAN = 1e-12
 
-#: Float32 products of this many rows are summed in float64: 100000 rows in one product
-#: can lose a digit or two.
-_ROWS_AT_ONCE = 4096
+_TINY = torch.finfo(torch.float64).tiny
 
 #: The penalties of one pair of channels.
 PENALTIES = ("square", "abs")
@@ -94,77 +91,6 @@ class Diagnosis(NamedTuple):
     dead_fraction: Tensor
 
 
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Neither autocast nor TF32: both would put an error of 1e-3 into R."""
-    tf32_off = _without_tf32() if device.type == "cuda" else nullcontext()
-    with torch.autocast(device.type, enabled=False), tf32_off:
-        yield
-
-
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    # torch >= 2.9 raises where its old and new names for this are mixed, and NequIP
-    # uses the new ones from there on
-    matmul: Any = torch.backends.cuda.matmul
-    new = hasattr(matmul, "fp32_precision")
-    name, on, off = (
-        ("fp32_precision", "tf32", "ieee") if new else ("allow_tf32", True, False)
-    )
-    if getattr(matmul, name) != on:
-        yield
-        return
-    inherited = new and torch.backends.fp32_precision == on  # type: ignore[attr-defined]
-    setattr(matmul, name, off)
-    try:
-        yield
-    finally:
-        # an inherited setting must go on following the general one (TF32Scheduler)
-        setattr(matmul, name, "none" if inherited else on)
-
-
-class _CentredGram(torch.autograd.Function):
-    """Sum and Gram matrix of rows about their own mean, and that mean.
-
-    The product runs in the dtype of the features, after centring (uncentred, float32
-    loses everything at a mean of 1000 standard deviations) and scaling by the largest
-    deviation of the block (unscaled, 1e-20 underflows and 1e+20 overflows). The mean
-    counts as a constant: first and second moments do not depend on the anchor about
-    which they were summed. Backward uses the symmetry: one product, not two.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with _full_precision(x.device):
-            anchor = x.mean(dim=0)
-            z = x - anchor
-            scale = z.abs().amax(dim=(0, 2))
-            scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-            z = z / scale[:, None]
-            grams = [
-                torch.bmm(part.permute(1, 2, 0), part.transpose(0, 1)).double()
-                for part in torch.split(z, _ROWS_AT_ONCE)
-            ]
-        ctx.save_for_backward(z, scale)
-        wide = scale.double()
-        total = z.sum(dim=0).double() * wide[:, None]
-        anchor = anchor.double()
-        ctx.mark_non_differentiable(anchor)
-        gram = torch.stack(grams).sum(dim=0) * (wide * wide)[:, None, None]
-        return total, gram, anchor
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_total: Tensor, grad_gram: Tensor, _: Tensor) -> Tensor:
-        z, scale = ctx.saved_tensors
-        wide = scale.double()[:, None]
-        symmetric = (grad_gram + grad_gram.transpose(1, 2)) * (wide * wide)[..., None]
-        with _full_precision(z.device):
-            grad = torch.bmm(z.transpose(0, 1), symmetric.to(z.dtype)).transpose(0, 1)
-        result: Tensor = (grad + (grad_total * wide).to(z.dtype)) / scale[:, None]
-        return result
-
-
 def as_blocks(features: Tensor, layer_dim: int | None = None) -> Tensor:
     """View features ``(N, D)`` as ``(N, L, C)`` with ``C = layer_dim`` channels.
 
@@ -210,15 +136,8 @@ def moments(blocks: Tensor, weight: float = 1.0) -> Moments:
         return Moments(rows, rows, nothing, nothing[:, :, None] * nothing[:, None, :])
     if blocks.dtype in (torch.float16, torch.bfloat16):
         blocks = blocks.float()
-    total, gram, anchor = _CentredGram.apply(blocks)  # type: ignore[no-untyped-call]
-    cross = total[:, :, None] * anchor[:, None, :]
-    outer = anchor[:, :, None] * anchor[:, None, :]
-    return Moments(
-        rows,
-        rows * weight,
-        (total + count * anchor) * weight,
-        (gram + cross + cross.transpose(1, 2) + count * outer) * weight,
-    )
+    first, second = RawMoments.apply(blocks, weight)  # type: ignore[no-untyped-call]
+    return Moments(rows, rows * weight, first, second)
 
 
 def merge(first: Moments, *others: Moments) -> Moments:
@@ -230,7 +149,7 @@ def merge(first: Moments, *others: Moments) -> Moments:
 
 def covariance(m: Moments) -> Tensor:
     """Centred second moment ``(L, C, C)``, divided by N; 0 where there are no rows."""
-    weight = m.weight.clamp_min(torch.finfo(torch.float64).tiny)
+    weight = m.weight.clamp_min(_TINY)
     mean = m.first / weight
     return m.second / weight - mean[:, :, None] * mean[:, None, :]
 
@@ -244,12 +163,15 @@ def live_channels(m: Moments) -> Tensor:
     """
     with torch.no_grad():
         variance = covariance(m).diagonal(dim1=1, dim2=2)
-        mean = m.first / m.weight.clamp_min(torch.finfo(torch.float64).tiny)
-        threshold = torch.maximum(
-            DEAD_RELATIVE_TO_BLOCK * variance.mean(dim=1, keepdim=True),
-            DEAD_RELATIVE_TO_MEAN * mean * mean,
-        )
-        return variance > threshold
+        return _live(variance, m.first / m.weight.clamp_min(_TINY))
+
+
+def _live(variance: Tensor, mean: Tensor) -> Tensor:
+    threshold = torch.maximum(
+        DEAD_RELATIVE_TO_BLOCK * variance.mean(dim=1, keepdim=True),
+        DEAD_RELATIVE_TO_MEAN * mean * mean,
+    )
+    return variance > threshold
 
 
 def correlation(m: Moments, floor: float = VARIANCE_FLOOR) -> Tensor:
@@ -279,12 +201,12 @@ def penalty(m: Moments, kind: str = "square", floor: float = VARIANCE_FLOOR) -> 
     """
     if kind not in PENALTIES:
         raise ValueError(f"expected `penalty` to be one of {PENALTIES}, got '{kind}'")
-    r = correlation(m, floor)
-    each = r * r if kind == "square" else r.abs()
-    off_diagonal = each.sum(dim=(1, 2)) - each.diagonal(dim1=1, dim2=2).sum(dim=1)
-    live = live_channels(m).sum(dim=1)
+    square = kind == "square"
+    values: Tensor = MeanCorrelation.apply(  # type: ignore[no-untyped-call]
+        m.weight, m.first, m.second, square, floor, _live
+    )
     # rounding of duplicated channels may pass 1 by an ulp
-    return (off_diagonal / (live * (live - 1)).clamp_min(1)).clamp(0.0, 1.0)
+    return values.clamp(0.0, 1.0)
 
 
 def debias(mean_square: Tensor, rows: Tensor) -> Tensor:
@@ -316,7 +238,7 @@ def rankme(matrix: Tensor) -> Tensor:
     """
     singular = torch.linalg.eigvalsh(matrix.double()).clamp_min(0).sqrt()
     total = singular.sum(dim=1, keepdim=True)
-    p = singular / total.clamp_min(torch.finfo(torch.float64).tiny)
+    p = singular / total.clamp_min(_TINY)
     entropy = -torch.special.xlogy(p, p).sum(dim=1)
     return torch.where(total[:, 0] > 0, entropy.exp(), torch.zeros_like(entropy))
 
@@ -330,7 +252,7 @@ def participation_ratio(matrix: Tensor) -> Tensor:
     matrix = matrix.double()
     trace = matrix.diagonal(dim1=1, dim2=2).sum(dim=1)
     square = (matrix * matrix).sum(dim=(1, 2))
-    return trace * trace / square.clamp_min(torch.finfo(torch.float64).tiny)
+    return trace * trace / square.clamp_min(_TINY)
 
 
 def diagnose(m: Moments) -> Diagnosis:
@@ -349,7 +271,7 @@ def diagnose(m: Moments) -> Diagnosis:
         debiased = debias(mean_square, m.rows)
         eigenvalues = torch.linalg.eigvalsh(r)
         largest = eigenvalues[:, -1]
-        tiny = torch.finfo(torch.float64).tiny
+        tiny = _TINY
         # a dead channel has an eigenvalue of 0, which says nothing of the live ones
         lowest = (channels - count).clamp_max(channels - 1)[:, None]
         smallest = eigenvalues.gather(1, lowest)[:, 0]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 from scipy import stats
 
-from nequip_decorr import functional
+from nequip_decorr import _kernels, functional
 from nequip_decorr.functional import (
     as_blocks,
     correlation,
@@ -164,7 +164,7 @@ def test_tf32_is_off_inside_and_as_configured_afterwards(precision, general):
     # as nequip's set_global_state and TF32Scheduler do it on a GPU
     precision.cuda.matmul.fp32_precision = "none"
     precision.fp32_precision = general
-    with functional._without_tf32():
+    with _kernels._without_tf32():
         assert precision.cuda.matmul.fp32_precision == "ieee"
         assert precision.fp32_precision == general
     assert precision.cuda.matmul.fp32_precision == general
@@ -176,7 +176,7 @@ def test_tf32_is_off_inside_and_as_configured_afterwards(precision, general):
 def test_tf32_set_for_products_alone_comes_back_even_after_an_error(precision):
     precision.fp32_precision = "ieee"
     precision.cuda.matmul.fp32_precision = "tf32"
-    with pytest.raises(KeyError), functional._without_tf32():
+    with pytest.raises(KeyError), _kernels._without_tf32():
         assert precision.cuda.matmul.fp32_precision == "ieee"
         raise KeyError
     assert precision.cuda.matmul.fp32_precision == "tf32"

@@ -1,18 +1,14 @@
 """The batched engine: the ase engine's paths, whoever shares the batch."""
 
-import multiprocessing
-import time
+import os
+import signal
 from dataclasses import replace
-from pathlib import Path
 
-import ase.io
 import numpy as np
 import pytest
 import torch
-from ase import Atoms, units
-from ase.build import bulk
+from ase import units
 from ase.calculators.lj import LennardJones
-from nequip.integrations.ase import NequIPCalculator
 from scipy import stats
 
 from nequip_decorr.md import (
@@ -20,24 +16,33 @@ from nequip_decorr.md import (
     Protocol,
     RunStoppedError,
     engine_ase,
-    engine_torchsim,
     run_stability,
 )
-from nequip_decorr.md.engine import Job, MDState, ModelBrokenError, OutOfMemoryError
+from nequip_decorr.md.engine import ModelBrokenError, OutOfMemoryError
 from nequip_decorr.md.models import ModelHandle
-from nequip_decorr.md.replica import Plan, watch
-from nequip_decorr.md.structures import start_momenta
 from nequip_decorr.md.torchsim_model import (
+    MAX_ATOMS_ON_CPU,
     BatchedModel,
-    ModelInterface,
-    NequIPTorchSimCalc,
     System,
 )
-from tests.integration import commands
-
-ENSEMBLES = ["langevin", "nose-hoover", "nve", "ramp"]
-SIGMA_A, EPSILON_EV, CUTOFF_A = 3.4, 0.0104, 5.0
-K = 3.0
+from tests.integration.md.batched import (
+    CUTOFF_A,
+    ENSEMBLES,
+    EPSILON_EV,
+    SIGMA_A,
+    Argon,
+    Hole,
+    K,
+    Recorder,
+    Springs,
+    Watched,
+    argon,
+    crystal,
+    job,
+    protocol,
+    run,
+    same,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -47,175 +52,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-# --- models whose motion is known, native to torch-sim -------------------------------
-
-
-def argon(repeat=(2, 2, 2), seed=0):
-    """Argon on its lattice, disturbed."""
-    atoms = bulk("Ar", cubic=True, a=5.3) * repeat
-    atoms.rattle(0.1, seed=seed)
-    return atoms
-
-
-class Native(ModelInterface):
-    """What torch-sim wants of a model."""
-
-    def __init__(self):
-        super().__init__()
-        self._device, self._dtype = torch.device("cpu"), torch.float64
-        self._compute_forces, self._compute_stress = True, False
-
-
-class Argon(Native):
-    """Lennard-Jones pairs to their nearest images, in boxes with right angles.
-
-    (The forces of ``torch_sim.models.LennardJonesModel`` 0.3.0 are twice the negative
-    gradient of its energy.)
-    """
-
-    def forward(self, state):
-        found = [self.one(state[i]) for i in range(state.n_systems)]
-        energies, forces = zip(*found, strict=True)
-        return {"energy": torch.stack(energies), "forces": torch.cat(forces)}
-
-    def one(self, state):
-        apart = state.positions[:, None] - state.positions[None]
-        if state.pbc:
-            lengths = state.cell[0].diagonal()
-            apart = apart - lengths * torch.round(apart / lengths)
-        square = (apart**2).sum(-1)
-        near = (square > 0) & (square < CUTOFF_A**2)
-        six = torch.where(near, (SIGMA_A**2 / square) ** 3, 0.0)
-        energy = 2 * EPSILON_EV * (six**2 - six).sum()
-        strength = torch.where(near, 24 * EPSILON_EV * (2 * six**2 - six) / square, 0.0)
-        return energy, (strength[..., None] * apart).sum(1)
-
-
-class Springs(Native):
-    """Each atom on a spring of its own; all structures have the same sites.
-
-    Args:
-        sites_A: (N, 3).
-        at_batch: called with each state, to look on or to raise.
-    """
-
-    def __init__(self, sites_A, at_batch=lambda state: None):
-        super().__init__()
-        self.sites = torch.as_tensor(sites_A)
-        self.at_batch = at_batch
-
-    def forward(self, state):
-        self.at_batch(state)
-        away = state.positions - self.sites.repeat(state.n_systems, 1)
-        energy = torch.zeros(state.n_systems, dtype=torch.float64)
-        energy.index_add_(0, state.system_idx, 0.5 * K * (away**2).sum(1))
-        return {"energy": energy, "forces": -K * away}
-
-
-class Hole(Springs):
-    """Springs until an atom is past x = ``x_A``: then the whole batch is ``what``."""
-
-    def __init__(self, sites_A, x_A, what):
-        super().__init__(sites_A)
-        self.x_A, self.what = x_A, what
-
-    def forward(self, state):
-        results = super().forward(state)
-        if (state.positions[:, 0] > self.x_A).any():
-            if self.what == "raise":
-                raise ArithmeticError("no such place")
-            results["forces"] = results["forces"] * np.nan
-        return results
-
-
-def crystal():
-    """32 copper atoms on fcc sites."""
-    return bulk("Cu", cubic=True) * (2, 2, 2)
-
-
-# --- driving the engine --------------------------------------------------------------
-
-
-class Recorder:
-    """Keeps all frames to a step; lets go of some replicas earlier."""
-
-    def __init__(self, last_step, *, keep=None, until=None):
-        self.last_step, self.keep, self.until = last_step, keep, until or {}
-        self.frames, self.kept, self.faults = {}, {}, {}
-
-    def before_forces(self, replica, step, positions_A):
-        return True
-
-    def after_step(self, frame, snapshot):
-        self.frames.setdefault(frame.replica, []).append(frame)
-        if frame.step == self.keep:
-            self.kept[frame.replica] = snapshot()
-        return frame.step < self.until.get(frame.replica, self.last_step)
-
-    def fault(self, replica, step, error):
-        self.faults[replica] = (step, error)
-
-
-class Watched(Recorder):
-    """Lets the criteria decide, as a run does."""
-
-    def __init__(self, jobs, how, last_step):
-        super().__init__(last_step)
-        self.watches = {
-            job.replica: watch(
-                Plan(job.replica, 0, "", job.atoms, job.temperature_K, 0), how
-            )
-            for job in jobs
-        }
-        self.failed = {}
-
-    def before_forces(self, replica, step, positions_A):
-        violation = self.watches[replica].before_forces(positions_A)
-        return self.judge(replica, step, violation)
-
-    def after_step(self, frame, snapshot):
-        going = super().after_step(frame, snapshot)
-        violation = self.watches[frame.replica].after_step(frame)
-        return self.judge(frame.replica, frame.step, violation) and going
-
-    def judge(self, replica, step, violation):
-        if violation is not None:
-            self.failed[replica] = (step, violation.cause)
-        return violation is None
-
-
-def protocol(ensemble="langevin", **changes):
-    if ensemble == "ramp":
-        changes["ramp_end_temperature_K"] = 900.0
-    return Protocol(ensemble=ensemble, **{"timestep_fs": 2.0, **changes})
-
-
-def job(index, atoms, how, temperature_K=300.0):
-    momenta = start_momenta(
-        atoms,
-        temperature_K,
-        np.random.default_rng(index),
-        conserve_total=how.ensemble in ("nve", "nose-hoover"),
-    )
-    state = MDState(0, atoms.get_positions(), momenta)
-    return Job(index, atoms, temperature_K, (7, index), state)
-
-
-def run(model, how, jobs, observer):
-    engine_torchsim.build(model, how).run(jobs, observer)
-    return observer
-
-
-def same(one, other):
-    """Two lists of frames are equal to the bit."""
-    assert [f.step for f in one] == [f.step for f in other]
-    for a, b in zip(one, other, strict=True):
-        assert a.energy_eV == b.energy_eV
-        np.testing.assert_array_equal(a.positions_A, b.positions_A)
-        np.testing.assert_array_equal(a.momenta, b.momenta)
-        np.testing.assert_array_equal(a.forces_eV_per_A, b.forces_eV_per_A)
 
 
 # --- the same physics as ase ---------------------------------------------------------
@@ -455,6 +291,16 @@ def test_memory_that_runs_out_makes_batches_smaller():
     assert limit.tried[-4:] == [2, 2, 2, 2]
 
 
+def test_batches_on_the_cpu_are_no_larger_than_pays():
+    atoms, sizes = crystal(), []
+    model = Springs(atoms.positions, lambda state: sizes.append(state.n_atoms))
+    found = BatchedModel(model)([System(atoms, atoms.positions + 0.1)] * 27)
+    assert sum(sizes) == 27 * 32
+    assert max(sizes) <= MAX_ATOMS_ON_CPU
+    assert len(sizes) == -(-27 * 32 // MAX_ATOMS_ON_CPU)
+    assert len(found) == 27
+
+
 def test_no_memory_for_one_structure_is_said():
     how, atoms = protocol(), crystal()
     jobs = [job(index, atoms, how) for index in range(2)]
@@ -502,6 +348,38 @@ def test_out_of_memory_is_censoring_and_the_run_goes_on(tmp_path):
     assert on.replicas == whole.replicas
 
 
+def test_an_interrupt_keeps_all_replicas_where_they_stand(tmp_path):
+    how = protocol(horizon_ps=0.06, replicas=3, record_interval_steps=1)
+    atoms, calls = crystal(), iter(range(10_000))
+
+    def interrupt(state):
+        if next(calls) == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(RunStoppedError, match="run the same command again") as stopped:
+        run_stability(
+            handle(Springs(atoms.positions, interrupt)),
+            atoms,
+            how,
+            output=tmp_path / "run",
+            engine="torchsim",
+        )
+    replicas = stopped.value.result.replicas
+    assert [r.censored_by for r in replicas] == ["interrupt"] * 3
+    assert all(0 < r.time_ps < how.horizon_ps for r in replicas)
+    on, whole = (
+        run_stability(
+            handle(Springs(atoms.positions)),
+            atoms,
+            how,
+            output=tmp_path / name,
+            engine="torchsim",
+        )
+        for name in ("run", "whole")
+    )
+    assert on.replicas == whole.replicas
+
+
 def test_batches_hold_one_periodicity():
     """A torch-sim state has one; each structure gets its own all the same."""
     bound, free = argon(), argon()
@@ -524,154 +402,3 @@ def test_an_ase_calculator_is_refused(tmp_path):
             engine="torchsim",
         )
     assert "\n" not in str(no.value)
-
-
-# --- NequIP models -------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def batch_model(checkpoint) -> Path:
-    """The tiny model compiled for batches."""
-    path = checkpoint.with_name("batch.nequip.pt2")
-    options = ["--device", "cpu", "--mode", "aotinductor", "--target", "batch"]
-    made = commands.run(
-        "nequip-compile", [checkpoint.name, path.name, *options], checkpoint.parent
-    )
-    assert made.status == 0, made.output
-    return path
-
-
-@pytest.fixture(scope="module")
-def reference(checkpoint) -> NequIPCalculator:
-    """NequIP's own ase calculator, eager."""
-    return engine_ase.load(checkpoint, "checkpoint", "cpu")
-
-
-def opened(path):
-    kind = "checkpoint" if path.suffix == ".ckpt" else "aotinductor"
-    return engine_torchsim.load(path, kind, "cpu")
-
-
-def structures():
-    """A crystal, a sheared one, a slab, a cluster, a larger one: all disturbed."""
-    frame = ase.io.read(commands.DATA, 0)
-    frame.calc = None
-    sheared = frame.copy()
-    cell = sheared.cell.array
-    cell[2] += 0.3 * cell[0] + 0.2 * cell[1]
-    sheared.set_cell(cell, scale_atoms=True)
-    slab = frame.copy()
-    slab.center(vacuum=6.0, axis=2)
-    slab.pbc = [True, True, False]
-    cluster = Atoms(frame.numbers[:9], frame.positions[:9])
-    found = [frame, sheared, slab, cluster, frame.repeat((1, 1, 2))]
-    for seed, atoms in enumerate(found):
-        atoms.rattle(0.03, seed=seed)
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["checkpoint", "batch_model"])
-def test_forces_are_those_of_the_ase_calculator(form, reference, request):
-    model = BatchedModel(opened(request.getfixturevalue(form)))
-    found = model([System(atoms, atoms.positions) for atoms in structures()])
-    assert len(found) == 5
-    for atoms, (energy, forces) in zip(structures(), found, strict=True):
-        atoms.calc = reference
-        # the model computes in single precision
-        np.testing.assert_allclose(forces, atoms.get_forces(), rtol=0, atol=2e-5)
-        expected = atoms.get_potential_energy()
-        assert energy == pytest.approx(expected, abs=1e-5 * len(atoms))
-
-
-@pytest.mark.slow
-def test_a_compiled_model_moves_a_replica_the_same_in_any_batch(batch_model):
-    how, model = protocol(), opened(batch_model)
-    jobs = [job(index, atoms, how) for index, atoms in enumerate(structures())]
-    together = run(model, how, jobs, Recorder(8, until={1: 2, 3: 5}))
-    by_itself = run(model, how, jobs[4:], Recorder(8))
-    same(together.frames[4], by_itself.frames[4])
-
-
-@pytest.mark.slow
-def test_forces_that_are_not_ases_are_refused(batch_model):
-    class Off(NequIPTorchSimCalc):
-        def forward(self, state):
-            found = super().forward(state)
-            found["forces"] = found["forces"] * 1.01
-            return found
-
-    how, model = protocol(), opened(batch_model)
-    model.__class__ = Off
-    with pytest.raises(ValueError, match=r"same forces .* got a difference of \S+ eV"):
-        run(model, how, [job(0, structures()[0], how)], Recorder(3))
-
-
-@pytest.mark.slow
-def test_a_run_fails_when_and_how_it_does_with_ase(
-    tmp_path, checkpoint, batch_model, hfo2
-):
-    """A barely trained model, hot: failures, with time, cause and atoms."""
-    how = protocol(
-        temperatures_K=(3000.0,), horizon_ps=0.06, replicas=3, record_interval_steps=5
-    )
-    batch = run_stability(
-        batch_model, hfo2, how, output=tmp_path / "batch", engine="torchsim"
-    )
-    alone = run_stability(checkpoint, hfo2, how, output=tmp_path / "ase")
-    assert sum(replica.failed for replica in alone.replicas) >= 1
-    for one, other in zip(batch.replicas, alone.replicas, strict=True):
-        assert one.key == other.key
-        assert one.time_ps == other.time_ps
-        assert one.censored_by == other.censored_by
-        if one.failure is not None:
-            assert one.failure.cause == other.failure.cause
-            assert one.failure.atoms == other.failure.atoms
-            assert (tmp_path / "batch" / one.failure.last_good_frame).exists()
-        np.testing.assert_allclose(
-            one.trace.temperature_K, other.trace.temperature_K, rtol=1e-3
-        )
-
-
-KILLED = protocol(temperatures_K=(1500.0,), horizon_ps=0.08, replicas=2)
-
-
-def run_to_be_killed(model, structures, output):
-    """Saves at every step; runs in a process of its own."""
-    torch.set_num_threads(1)
-    run_stability(
-        model, structures, KILLED, output=output, engine="torchsim", save_every_s=0.0
-    )
-
-
-@pytest.mark.slow
-def test_killed_and_started_again_it_ends_as_if_nothing_had_been(
-    tmp_path, batch_model, hfo2
-):
-    process = multiprocessing.get_context("spawn").Process(
-        target=run_to_be_killed, args=(batch_model, hfo2, tmp_path / "killed")
-    )
-    process.start()
-    states = tmp_path / "killed" / "state"
-    while process.is_alive() and len(list(states.glob("*.npz"))) < 3:
-        time.sleep(0.005)
-    process.kill()
-    process.join()
-    assert len(list(states.glob("*.npz"))) >= 3
-    assert not list((tmp_path / "killed" / "replicas").iterdir())
-    killed, whole = (
-        run_stability(
-            batch_model, hfo2, KILLED, output=tmp_path / name, engine="torchsim"
-        )
-        for name in ("killed", "whole")
-    )
-    assert killed.complete
-    assert killed.replicas == whole.replicas
-
-
-@pytest.mark.slow
-def test_a_model_compiled_for_ase_is_refused(tmp_path, compiled, hfo2):
-    with pytest.raises(ValueError, match="`batch` for --engine torchsim"):
-        run_stability(
-            compiled, hfo2, Protocol(), output=tmp_path / "run", engine="torchsim"
-        )

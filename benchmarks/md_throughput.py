@@ -1,0 +1,490 @@
+"""What ``nequip-decorr md`` costs, and which way of running it is the fastest.
+
+    python benchmarks/md_throughput.py CHECKPOINT
+
+1. What is done about each step beside moving the atoms - criteria, records, saved
+   states, the progress bar - as a share of the model's own time, at 96 atoms. Whole
+   runs are made as the command makes them, with a clock at the two seams of an engine
+   (to the model, to the observer): both times come from the same steps.
+2. ns/day, over all replicas: one by one with ase, in several processes, and in batches,
+   for the model as it was trained and compiled, at 24 and 96 atoms. Criteria are on.
+
+HfO2 at 300 K, 1 fs. The model must know Hf and O; that of the quick start will do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ase.io
+import numpy as np
+import torch
+from ase import Atoms
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from nequip_decorr.md import Protocol, engines, load_model, run_stability
+from nequip_decorr.md.engine import Engine, Frame, Job, MDState, Observer
+from nequip_decorr.md.replica import Plan, start_state, watch
+
+ROOT = Path(__file__).resolve().parent.parent
+STRUCTURES = ROOT / "configs" / "data" / "hfo2_train.extxyz"
+PACKAGES = ("nequip-decorr", "nequip", "nequip-allegro", "torch", "ase", "numpy")
+TEMPERATURE_K = 300.0
+#: largest share of the model's time that all else may take
+BOUND = 0.05
+#: parts of a run whose ratios are taken, and steps at its start that are not counted
+BLOCKS, WARM_UP_STEPS = 25, 20
+
+
+def structure(n_atoms: int) -> Atoms:
+    """HfO2, 24 atoms or 96."""
+    atoms: Atoms = ase.io.read(STRUCTURES, 0)
+    atoms.calc = None
+    return atoms if n_atoms == len(atoms) else atoms.repeat((1, 2, 2))
+
+
+# --- 1. what is done beside the model ------------------------------------------------
+
+
+@dataclass
+class Clock:
+    """Seconds in the model and in the observer, call by call."""
+
+    model_s: list[float] = field(default_factory=list)
+    observer_s: list[float] = field(default_factory=list)
+
+
+CLOCK = Clock()
+
+
+class Timed:
+    """An engine with a clock at both seams."""
+
+    batched = False
+
+    def __init__(self, calculator: Any, protocol: Protocol) -> None:
+        self._engine = engines.build("ase", calculator, protocol)
+
+    def run(self, jobs: Iterable[Job], observer: Observer) -> None:
+        """Run; each step's time with the observer is one entry of the clock."""
+        self._engine.run(jobs, _TimedObserver(observer))
+
+
+class _TimedObserver:
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._before_s = 0.0
+
+    def before_forces(self, replica: int, step: int, positions_A: Any) -> bool:
+        start = time.perf_counter()
+        going = self._observer.before_forces(replica, step, positions_A)
+        self._before_s = time.perf_counter() - start
+        return going
+
+    def after_step(self, frame: Frame, snapshot: Any) -> bool:
+        start = time.perf_counter()
+        going = self._observer.after_step(frame, snapshot)
+        CLOCK.observer_s.append(self._before_s + time.perf_counter() - start)
+        return going
+
+    def fault(self, replica: int, step: int, error: Exception) -> None:
+        self._observer.fault(replica, step, error)
+
+
+def load(path: Path, kind: str, device: str) -> Any:
+    """A calculator whose calls are timed (part of being an engine's module)."""
+    calculator = engines.loader("ase")(path, kind, device)
+    calculate = calculator.calculate
+
+    def timed(*args: Any, **options: Any) -> None:
+        start = time.perf_counter()
+        calculate(*args, **options)
+        CLOCK.model_s.append(time.perf_counter() - start)
+
+    calculator.calculate = timed
+    return calculator
+
+
+def build(calculator: Any, protocol: Protocol) -> Engine:
+    """The timed engine (part of being an engine's module)."""
+    return Timed(calculator, protocol)
+
+
+class Share(NamedTuple):
+    """A share of the model's time: median over parts of a run, 95 % interval.
+
+    ``whole`` is that of the run as a whole, what happens rarely included.
+    """
+
+    model_ms: float
+    observer_ms: float
+    median: float
+    low: float
+    high: float
+    whole: float
+
+
+def overhead(model: Path, n_atoms: int, n_steps: int, device: str) -> Share:
+    """What all but model and integrator take, as a share of the model's time.
+
+    The interval is that of a median from order statistics
+    (:func:`scipy.stats.quantile_test`).
+
+    Raises:
+        RuntimeError: when the replica failed before its end.
+    """
+    engines.ENGINES["timed"] = __name__
+    CLOCK.model_s.clear()
+    CLOCK.observer_s.clear()
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_stability(
+            model,
+            structure(n_atoms),
+            Protocol(
+                temperatures_K=(TEMPERATURE_K,), replicas=1, horizon_ps=n_steps / 1000
+            ),
+            output=Path(folder) / "run",
+            engine="timed",
+            device=device,
+            # a terminal, so that the bar is drawn
+            console=Console(file=io.StringIO(), force_terminal=True),
+        )
+    if result.replicas[0].failed:
+        raise RuntimeError(
+            f"expected a model that holds {n_steps} steps at {TEMPERATURE_K:g} K, "
+            f"got {result.replicas[0].failure}; train it for longer"
+        )
+    model_s, observer_s = (
+        np.array(times[WARM_UP_STEPS : n_steps + 1])
+        for times in (CLOCK.model_s, CLOCK.observer_s)
+    )
+    ratios = [
+        observer.sum() / model.sum()
+        for observer, model in zip(
+            np.array_split(observer_s, BLOCKS),
+            np.array_split(model_s, BLOCKS),
+            strict=True,
+        )
+    ]
+    interval = stats.quantile_test(ratios, p=0.5).confidence_interval(0.95)
+    return Share(
+        1e3 * float(model_s.mean()),
+        1e3 * float(observer_s.mean()),
+        float(np.median(ratios)),
+        float(interval.low),
+        float(interval.high),
+        float(observer_s.sum() / model_s.sum()),
+    )
+
+
+# --- 2. ns/day -----------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """One way of running: ``replicas`` in each of ``processes``."""
+
+    form: str
+    model: Path
+    n_atoms: int
+    engine: str
+    replicas: int
+    processes: int
+
+    @property
+    def way(self) -> str:
+        """In words."""
+        if self.engine == "torchsim":
+            return f"torchsim, batch of {self.replicas}"
+        many = "process" if self.processes == 1 else "processes"
+        return f"ase, {self.processes} {many}"
+
+
+class _Stopwatch:
+    """Judges as a run does; counts steps for a while, from when all are warm."""
+
+    def __init__(self, plans: list[Plan], how: Protocol, seconds: float, start: Any):
+        self._watches = {plan.index: watch(plan, how) for plan in plans}
+        self._last = plans[-1].index
+        self._seconds = seconds
+        self._start = start
+        self._started = 0.0
+        self._stopping = False
+        self.steps = 0
+        self.rate_per_s = 0.0
+
+    def before_forces(self, replica: int, step: int, positions_A: Any) -> bool:
+        return self._judge(self._watches[replica].before_forces(positions_A))
+
+    def after_step(self, frame: Frame, snapshot: Any) -> bool:
+        going = self._judge(self._watches[frame.replica].after_step(frame))
+        if frame.step < WARM_UP_STEPS:
+            return going
+        if frame.step == WARM_UP_STEPS:
+            if frame.replica == self._last:
+                self._start.wait()
+                self._started = time.perf_counter()
+            return going
+        self.steps += 1
+        if frame.replica == self._last:
+            elapsed = time.perf_counter() - self._started
+            self._stopping = elapsed > self._seconds
+            self.rate_per_s = self.steps / elapsed
+        return not self._stopping
+
+    def fault(self, replica: int, step: int, error: Exception) -> None:
+        raise error
+
+    def _judge(self, violation: Any) -> bool:
+        if violation is not None:
+            raise RuntimeError(f"expected a model that holds, got {violation}")
+        return True
+
+
+def steps_per_s(
+    case: Case, device: str, seconds: float, start: Any, found: Any = None
+) -> float:
+    """Steps of all replicas together in one process; also put into ``found``."""
+    torch.set_num_threads(1)
+    handle = load_model(case.model, device, engines.loader(case.engine))
+    how, atoms = Protocol(temperatures_K=(TEMPERATURE_K,)), structure(case.n_atoms)
+    plans = [
+        Plan(index, 0, "HfO2", atoms, TEMPERATURE_K, index)
+        for index in range(case.replicas)
+    ]
+    stopwatch = _Stopwatch(plans, how, seconds, start)
+    jobs = []
+    for plan in plans:
+        state: MDState = start_state(plan, how)
+        jobs.append(Job(plan.index, atoms, TEMPERATURE_K, plan.entropy(1), state))
+    engines.build(case.engine, handle.loaded, how).run(jobs, stopwatch)
+    if found is not None:
+        found.put(stopwatch.rate_per_s)
+    return stopwatch.rate_per_s
+
+
+def ns_per_day(case: Case, device: str, seconds: float) -> float:
+    """Simulated ns of all replicas per day; the time step is 1 fs."""
+    context = multiprocessing.get_context("spawn")
+    start, found = context.Barrier(case.processes), context.Queue()
+    workers = [
+        context.Process(
+            target=steps_per_s,
+            args=(case, device, seconds, start, found),
+            daemon=True,
+        )
+        for _ in range(case.processes)
+    ]
+    for worker in workers:
+        worker.start()
+    rates = [found.get(timeout=seconds + 300) for _ in workers]
+    for worker in workers:
+        worker.join()
+    return sum(rates) * 1e-6 * 86400
+
+
+def cases(
+    models: dict[str, dict[str, Path]], processes: int, batches: list[int]
+) -> list[Case]:
+    """All ways of running each model at each size."""
+    found = []
+    for form, path in models.items():
+        for n_atoms in (24, 96):
+            found += [
+                Case(form, path["ase"], n_atoms, "ase", 1, n)
+                for n in sorted({1, processes})
+            ]
+            found += [
+                Case(form, path["torchsim"], n_atoms, "torchsim", n, 1) for n in batches
+            ]
+    return found
+
+
+# --- models, and what is written -----------------------------------------------------
+
+
+def compiled(checkpoint: Path, target: str, folder: Path, device: str) -> Path:
+    """The checkpoint compiled for a target."""
+    path = folder / f"{target}.nequip.pt2"
+    command = [Path(sys.executable).parent / "nequip-compile", checkpoint, path]
+    options = ["--device", device, "--mode", "aotinductor", "--target", target]
+    made = subprocess.run(
+        [*map(str, command), *options], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        sys.exit(f"nequip-compile failed:\n{made.stderr[-2000:]}")
+    return path
+
+
+def processor() -> str:
+    """Name of the processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.machine()
+
+
+def setting(device: str) -> str:
+    """Machine and versions, one paragraph."""
+    card = f", {torch.cuda.get_device_name()}" if device == "cuda" else ""
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in (*PACKAGES, "torch-sim-atomistic")
+    )
+    return (
+        f"{processor()}, {os.cpu_count()} cores{card}; one thread a process; Python "
+        f"{platform.python_version()}, {packages}."
+    )
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
+    """For the terminal."""
+    shown = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        shown.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    """For the file."""
+    line = "|---" + "|--:" * (len(columns) - 1) + "|"
+    return "\n".join(
+        [f"| {' | '.join(cells)} |" for cells in (columns, *rows)]
+    ).replace("\n", f"\n{line}\n", 1)
+
+
+def share_rows(shares: dict[str, Share]) -> list[list[str]]:
+    """Rows of the first table; shown is what the whole interval says, and the run."""
+    rows = []
+    for form, share in shares.items():
+        if max(share.high, share.whole) <= BOUND:
+            verdict = "yes"
+        else:
+            verdict = "no" if share.low > BOUND else "not shown"
+        rows.append(
+            [
+                form,
+                f"{share.model_ms:.1f}",
+                f"{share.observer_ms:.2f}",
+                f"{share.median:.1%} [{share.low:.1%}, {share.high:.1%}]",
+                f"{share.whole:.1%}",
+                verdict,
+            ]
+        )
+    return rows
+
+
+def rate_rows(rates: dict[Case, list[float]]) -> list[list[str]]:
+    """Rows of the second table: medians over rounds, ratios within a round."""
+    one_process = {
+        (case.form, case.n_atoms): values
+        for case, values in rates.items()
+        if (case.engine, case.processes) == ("ase", 1)
+    }
+    return [
+        [
+            case.form,
+            str(case.n_atoms),
+            case.way,
+            f"{np.median(values):.2f}",
+            f"{min(values):.2f} to {max(values):.2f}",
+            f"{np.median(np.divide(values, one_process[case.form, case.n_atoms])):.2f}",
+        ]
+        for case, values in rates.items()
+    ]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="a model of HfO2, from nequip-train")
+    add("--device", default="cpu", help="cpu or cuda")
+    add("--steps", type=int, default=2000, help="of the run for the first table")
+    add("--seconds", type=float, default=10.0, help="of each measurement of ns/day")
+    add("--rounds", type=int, default=3, help="measurements of each")
+    add("--processes", type=int, default=os.cpu_count() or 1)
+    add("--batches", type=int, nargs="+", default=[1, 4, 16])
+    add("--out", type=Path, default=ROOT / "benchmarks" / "md_throughput.md")
+    args = parser.parse_args()
+
+    torch.set_num_threads(1)
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:
+        console.print("compiling for both engines ...")
+        made = {
+            engine: compiled(args.checkpoint, target, Path(folder), args.device)
+            for engine, target in (("ase", "ase"), ("torchsim", "batch"))
+        }
+        models = {
+            "eager": {"ase": args.checkpoint, "torchsim": args.checkpoint},
+            "compiled": made,
+        }
+        shares = {
+            form: overhead(paths["ase"], 96, args.steps, args.device)
+            for form, paths in models.items()
+        }
+        rates: dict[Case, list[float]] = {}
+        every = cases(models, args.processes, args.batches)
+        for index in range(args.rounds):
+            # round by round, so that a drift of the machine meets all alike
+            for case in every:
+                rate = ns_per_day(case, args.device, args.seconds)
+                rates.setdefault(case, []).append(rate)
+                console.print(
+                    f"round {index + 1}: {case.form}, {case.n_atoms} atoms, "
+                    f"{case.way}: {rate:.2f} ns/day",
+                    highlight=False,
+                )
+
+    parts = [
+        (
+            "Criteria, records, saved states and progress, 96 atoms",
+            [
+                "model",
+                "model (ms)",
+                "the rest (ms)",
+                "share: median [95 %]",
+                "whole run",
+                f"within {BOUND:.0%}",
+            ],
+            share_rows(shares),
+        ),
+        (
+            "ns/day of all replicas together",
+            ["model", "atoms", "engine", "ns/day", "range", "x ase, 1 process"],
+            rate_rows(rates),
+        ),
+    ]
+    text = [f"# What MD costs\n\n{setting(args.device)}"]
+    for title, columns, rows in parts:
+        console.print(table(title, columns, rows))
+        text.append(f"## {title}\n\n{markdown(columns, rows)}")
+    text.append(
+        "Shares: median over parts of one run, with the 95 % interval of the median. "
+        f"ns/day: HfO2 at {TEMPERATURE_K:g} K, 1 fs, {args.seconds:g} s each, median "
+        f"of {args.rounds}. Made by `python benchmarks/md_throughput.py`."
+    )
+    args.out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    console.print(f"written: {args.out}")
+
+
+if __name__ == "__main__":
+    main()
