@@ -128,18 +128,20 @@ def group_blocks(blocks: Sequence[Block]) -> list[list[int]]:
 def layer_shares(blocks: Sequence[Block]) -> Tensor:
     """What each block counts for in its layer, float64 (layers, blocks).
 
-    By number of pairs, so that the penalty of a layer is the mean over all pairs of
-    channels that can correlate. A row sums to 1.
+    By number of pairs, dead channels included, so that the penalty of a layer is the
+    mean over all pairs of channels that can correlate. A row sums to 1.
 
     Raises:
         ValueError: when ``layer`` does not count from 0, or a layer has no pairs.
     """
-    layers = max((block.layer for block in blocks), default=-1) + 1
-    shares = torch.zeros(layers, len(blocks), dtype=torch.float64)
-    for index, block in enumerate(blocks):
-        shares[block.layer, index] = block.pairs
+    numbers = sorted({block.layer for block in blocks})
+    shares = torch.zeros(len(numbers), len(blocks), dtype=torch.float64)
+    counted = bool(numbers) and numbers == list(range(len(numbers)))
+    if counted:
+        for index, block in enumerate(blocks):
+            shares[block.layer, index] = block.pairs
     total = shares.sum(dim=1, keepdim=True)
-    if not layers or not bool((total > 0).all()):
+    if not (counted and bool((total > 0).all())):
         raise ValueError(
             f"expected layers 0, 1, ... with blocks of two channels or more, got "
             f"{[(block.layer, block.channels) for block in blocks]}"

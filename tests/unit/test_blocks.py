@@ -20,6 +20,7 @@ from nequip_decorr.functional import as_blocks, diagnose, moments, penalty
 
 from . import reference
 from .reference import FLOAT64_TOLERANCE, RANKS_TOLERANCE, holds_for
+from .test_cost import WAITS, Count
 
 IRREPS = ("3x0e+2x1o+4x2e", "2x0o+3x1e+2x1o", "5x0e", "1x0e+3x1o+1x2e+2x3o")
 FLOOR = reference.VARIANCE_FLOOR
@@ -232,8 +233,13 @@ def test_pairs_are_what_counts_in_a_layer():
 
 @pytest.mark.parametrize(
     "blocks",
-    [[], [Block("x", 1)], [Block("x", 3, layer=1)]],
-    ids=["none", "one channel", "no layer 0"],
+    [
+        [],
+        [Block("x", 1)],
+        [Block("x", 3, layer=1)],
+        [Block("x", 3), Block("x", 3, layer=-1)],
+    ],
+    ids=["none", "one channel", "no layer 0", "counted from the end"],
 )
 def test_layers_without_pairs_are_refused(blocks):
     with pytest.raises(ValueError, match=r"expected layers 0, 1, \.\.\. with blocks"):
@@ -359,6 +365,19 @@ def test_a_subsample_draws_the_same_edges_of_every_field():
     assert torch.equal(a, b)
     assert torch.equal(metric.first_1[0].bool(), a[:20])
     assert metric.weight.item() == pytest.approx(40)
+
+
+def test_a_step_never_waits_and_makes_one_product_for_blocks_alike():
+    metric = EdgeCorrelation(blocks=layered(), max_edges=10)
+    metric.checked_by_callback = True
+    fields = {k: x.requires_grad_() for k, x in layered_features(0, 15).items()}
+    metric(fields, {}).backward()
+    with Count() as counted:
+        metric(fields, {}).backward()
+    assert not WAITS & set(counted.names)
+    products = [n for n in counted.names if n in {"aten::bmm", "aten::baddbmm"}]
+    # five blocks in four groups, forward and backward
+    assert len(products) == 8
 
 
 def test_what_is_not_finite_names_its_block():
