@@ -16,7 +16,7 @@ model is not changed, and nothing is added to its ``state_dict``:
     from nequip_decorr.functional import as_blocks, moments, penalty
     from nequip_decorr.tap import Tap
 
-    coefficient = 0.3
+    coefficient = 1.0
     frames = read("frames.extxyz", ":")
     mean = sum(frame.get_potential_energy() for frame in frames) / len(frames)
 

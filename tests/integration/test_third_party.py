@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import shutil
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ from .commands import DATA
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def single_precision() -> Iterator[None]:
+    """What a new process has; building a NequIP model in this one changes it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(before)
+
+
 def example() -> str:
     """The first code block of the module's documentation."""
     text = inspect.getdoc(tap) or ""
@@ -35,14 +45,14 @@ def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, coefficient: float) -
     shutil.copy(DATA, folder / "frames.extxyz")
     monkeypatch.chdir(folder)
     code = example()
-    assert code.count("coefficient = 0.3") == 1
+    assert code.count("coefficient = 1.0") == 1
     names: dict[str, Any] = {}
-    exec(code.replace("coefficient = 0.3", f"coefficient = {coefficient}"), names)
+    exec(code.replace("coefficient = 1.0", f"coefficient = {coefficient}"), names)
     return names
 
 
-def correlations(names: dict[str, Any]) -> list[float]:
-    """Mean rho^2 of each interaction's filters over all frames, by loops."""
+def correlation(names: dict[str, Any]) -> float:
+    """Mean rho^2 of both interactions' filters over some frames, by loops."""
     found: list[list[np.ndarray]] = [[], []]
     handles = [
         interaction.mlp.register_forward_hook(
@@ -59,16 +69,16 @@ def correlations(names: dict[str, Any]) -> list[float]:
     for kept in found:
         r = np.corrcoef(np.concatenate(kept).astype(float), rowvar=False)
         squares.append(np.mean([r[i, j] ** 2 for i in range(len(r)) for j in range(i)]))
-    return squares
+    return float(np.mean(squares))
 
 
 def test_schnet_of_pytorch_geometric_decorrelates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without = trained(tmp_path, monkeypatch, 0.0)
-    changed = trained(tmp_path, monkeypatch, 0.3)
-    for before, after in zip(correlations(without), correlations(changed), strict=True):
-        assert after < 0.8 * before
+    changed = trained(tmp_path, monkeypatch, 1.0)
+    # 0.5 to 0.65 of it for the first five seeds
+    assert correlation(changed) < 0.8 * correlation(without)
     # the tap is gone, and never was part of what is saved
     modules = changed["model"].modules()
     assert not any(module._forward_hooks for module in modules)
