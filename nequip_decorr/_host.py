@@ -240,6 +240,11 @@ def last_value(loss: Any, name: str) -> float | None:
     return None if value is None else float(value)
 
 
+def will_log(trainer: Any) -> bool:
+    """Whether Lightning hands this step to the loggers; logging costs at every step."""
+    return bool(trainer._logger_connector.should_update_logs)
+
+
 def strip_checkpoint(checkpoint: dict[str, Any], name: str) -> None:
     """Remove a term from the metric states of a checkpoint.
 

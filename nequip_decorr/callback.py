@@ -261,7 +261,8 @@ class EdgeDecorrelation(Callback):
         _host.set_coefficient(pl_module.loss, self.name, coeff)
         self._step_of_batch = trainer.global_step
         self._loss_term.step = trainer.global_step
-        pl_module.log(f"loss_coeff/{self.name}", coeff)
+        if _host.will_log(trainer):
+            pl_module.log(f"loss_coeff/{self.name}", coeff)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
         """Stop before a gradient that is not finite reaches the weights."""

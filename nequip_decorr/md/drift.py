@@ -43,8 +43,8 @@ class Drift:
 
 def fit_drift(
     time_ps: ArrayLike,
-    total_energy_eV: ArrayLike,  # noqa: N803
-    potential_energy_eV: ArrayLike,  # noqa: N803
+    total_energy_eV: ArrayLike,
+    potential_energy_eV: ArrayLike,
     n_atoms: int,
 ) -> Drift:
     """Least-squares drift of total energy per atom, in float64.

@@ -51,7 +51,7 @@ class TemperatureCheck:
 
 def temperature_check(
     replicas: Sequence[Replica],
-    target_K: float,  # noqa: N803
+    target_K: float,
     ensemble: str,
 ) -> TemperatureCheck | None:
     """Temperature of the stable part of the replicas at one target, None if too short.

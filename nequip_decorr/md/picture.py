@@ -50,7 +50,7 @@ class Neighbourhood:
 def neighbourhood(
     atoms: Atoms,
     failing: Sequence[int],
-    radius_A: float = RADIUS_A,  # noqa: N803
+    radius_A: float = RADIUS_A,
 ) -> Neighbourhood:
     """Atoms within ``radius_A`` of the failing ones, unfolded about the first of them.
 

@@ -71,8 +71,8 @@ class PairError:
 def pair_distributions(
     frames: Sequence[Atoms],
     *,
-    r_max_A: float = R_MAX_A,  # noqa: N803
-    bin_A: float = BIN_A,  # noqa: N803
+    r_max_A: float = R_MAX_A,
+    bin_A: float = BIN_A,
 ) -> PairDistributions:
     """Pair distributions of every frame, by element pair.
 
@@ -112,7 +112,7 @@ def pair_distributions(
 def distribution_error(
     model: Array,
     reference: Array,
-    width_A: float,  # noqa: N803
+    width_A: float,
 ) -> tuple[float, float | None]:
     """Integral of |model - reference| over r and its jackknife standard error.
 
@@ -191,7 +191,7 @@ def compare_distributions(
     return errors
 
 
-def read_table(path: str | Path, r_A: Array) -> dict[str, Array]:  # noqa: N803
+def read_table(path: str | Path, r_A: Array) -> dict[str, Array]:
     """Read reference distributions from a table and interpolate them to ``r_A``.
 
     The first line names the columns, the first of them ``r_A``, the others element
@@ -233,7 +233,7 @@ def read_table(path: str | Path, r_A: Array) -> dict[str, Array]:  # noqa: N803
 
 def read_reference(
     path: Path,
-    r_A: Array,  # noqa: N803
+    r_A: Array,
 ) -> PairDistributions | dict[str, Array]:
     """Reference distributions from a table or a trajectory file, by its suffix."""
     if path.suffix.lower() in (".csv", ".dat", ".txt"):

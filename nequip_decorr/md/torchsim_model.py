@@ -35,7 +35,7 @@ __all__ = [
     "sim_state",
 ]
 
-#: Atoms in one call on the CPU: above, an atom takes longer (1.2 to 1.6 times at 3000,
+#: Atoms in one call on the CPU: above, an atom takes longer (1.3 to 1.6 times at 3000,
 #: Allegro on one core), for what is computed on no longer stays in the caches.
 MAX_ATOMS_ON_CPU = 384
 

@@ -409,3 +409,10 @@ def test_the_logger_speaks_at_info_level(caplog):
     with caplog.at_level(logging.INFO):
         log.info("a line")
     assert "a line" in caplog.text
+
+
+def test_lightning_tells_which_steps_it_logs():
+    trainer = Trainer(logger=False, log_every_n_steps=1)
+    assert _host.will_log(trainer) is True
+    trainer.log_every_n_steps = 7
+    assert _host.will_log(trainer) is False
