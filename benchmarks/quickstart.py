@@ -75,7 +75,8 @@ def train(out: Path, epochs: int) -> dict[str, Path]:
         folder.mkdir(parents=True)
         command = [BIN / "nequip-train", "-cp", CONFIGS, "-cn", "quickstart", *flags]
         overrides = [f"hydra.run.dir={folder}", f"trainer.max_epochs={epochs}"]
-        console.print(f"$ nequip-train -cn quickstart {' '.join(flags)}")
+        shown = " ".join(["$ nequip-train -cp $PWD/configs -cn quickstart", *flags])
+        console.print(shown)
         log = folder / "output.log"
         running[name] = (folder, log, start([*command, *overrides], log))
     columns = (TextColumn("{task.description:>8}"), BarColumn(), TimeElapsedColumn())

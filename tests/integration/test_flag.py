@@ -129,6 +129,15 @@ def test_the_saved_config_shows_what_ran(cosine: Run) -> None:
     assert saved["trainer"]["decorr"]["coeff"] == 3.0
 
 
+def test_the_coefficient_is_logged_with_the_loss(tmp_path: Path) -> None:
+    run = train(tmp_path, "+nequip_decorr=cosine", "trainer.log_every_n_steps=3")
+    logged = [row["step"] for row in run.metrics if row["train_loss_step/weighted_sum"]]
+    assert logged == ["2", "5", "8"]
+    assert logged == [
+        row["step"] for row in run.metrics if row["loss_coeff/edge_correlation"]
+    ]
+
+
 def test_every_layer_is_logged(cosine: Run) -> None:
     for layer in (0, 1):
         prefix = f"val0_epoch/edge_correlation_layer{layer}"

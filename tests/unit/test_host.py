@@ -411,8 +411,7 @@ def test_the_logger_speaks_at_info_level(caplog):
     assert "a line" in caplog.text
 
 
-def test_lightning_tells_which_steps_it_logs():
-    trainer = Trainer(logger=False, log_every_n_steps=1)
-    assert _host.will_log(trainer) is True
-    trainer.log_every_n_steps = 7
-    assert _host.will_log(trainer) is False
+def test_lightning_tells_whether_it_logs():
+    # outside a loop it does; the steps of a training are tested with a training
+    assert _host.will_log(Trainer(logger=False)) is True
+    assert _host.will_log(Trainer(logger=False, log_every_n_steps=0)) is False
