@@ -14,19 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from . import _host
-from .features import FeatureLayout, find_layout
-from .functional import (
-    Moments,
-    as_blocks,
-    correlation,
-    diagnose,
-    live_channels,
-    merge,
-    moments,
-)
+from .blocks import Block, block_moments, group_blocks
+from .features import Features, find_features, tap
+from .functional import Moments, correlation, diagnose, live_channels, merge
 from .inspection import Inspection, LayerReport
 
 if TYPE_CHECKING:
@@ -116,6 +109,7 @@ def inspect_model(
     model: nn.Module,
     frames: Iterable[Atoms],
     *,
+    features: str | None = None,
     field: str | None = None,
     layer_dim: int | None = None,
     batch_size: int = 5,
@@ -128,7 +122,7 @@ def inspect_model(
     Args:
         model: a ``GraphModel`` in evaluation mode, see :func:`load_model`.
         frames: structures; labels in them are not read.
-        field, layer_dim: see :func:`.features.find_layout`.
+        features, field, layer_dim: see :func:`.features.find_features`.
         batch_size: frames in one call of the model; does not change the result beyond
             rounding.
         on_frames: called after each batch with the number of its frames.
@@ -142,34 +136,51 @@ def inspect_model(
 
     if batch_size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
-    layout = find_layout(model, field, layer_dim)
-    pooled: Moments | None = None
+    found = find_features(model, features, field, layer_dim)
+    groups = [
+        [found.blocks[index] for index in group] for group in group_blocks(found.blocks)
+    ]
+    pooled: list[Moments] = []
     count = 0
-    for batch, data in _batches(model, frames, batch_size):
-        output = model(data)
-        blocks = as_blocks(output[layout.field].detach(), layout.layer_dim)
-        _require_finite(blocks, layout.field, count, len(batch))
-        # float32 products leave eigenvalues of 1e-6 where there are none, and the
-        # effective rank counts their roots
-        new = moments(blocks.double())
-        pooled = new if pooled is None else merge(pooled, new)
-        count += len(batch)
-        on_frames(len(batch))
-    row_kind = "edges" if get_field_type(layout.field) == "edge" else "atoms"
-    rows = 0 if pooled is None else int(pooled.rows)
-    if pooled is None or rows < 2:
+    handles = tap(model, found)
+    try:
+        for batch, data in _batches(model, frames, batch_size):
+            output = model(data)
+            # float32 products leave eigenvalues of 1e-6 where there are none, and the
+            # effective rank counts their roots
+            wide = {b.field: output[b.field].detach().double() for b in found.blocks}
+            new = [block_moments(wide, group) for group in groups]
+            for m, group in zip(new, groups, strict=True):
+                _require_finite(m, group, count, len(batch))
+            pooled = list(map(merge, pooled, new)) or new
+            count += len(batch)
+            on_frames(len(batch))
+    finally:
+        for handle in handles:
+            handle.remove()
+    row_kind = "edges" if _has_edges(found, get_field_type) else "atoms"
+    rows = int(pooled[0].rows) if pooled else 0
+    if rows < 2:
         raise ValueError(
             f"expected at least two {row_kind} to correlate over, got {rows} in "
             f"{count} frames; give frames with atoms within the model's cutoff"
         )
+    names = _names(model, found)
+    reports = {
+        block: report
+        for m, group in zip(pooled, groups, strict=True)
+        for block, report in zip(
+            group, _reports(m, [names[b] for b in group]), strict=True
+        )
+    }
     return Inspection(
         model=model_name,
         data=data_name,
-        field=layout.field,
+        field=_title(found),
         frames=count,
         rows=rows,
         row_kind=row_kind,
-        layers=_layer_reports(pooled, _layer_names(model, layout)),
+        layers=tuple(reports[block] for block in found.blocks),
     )
 
 
@@ -177,6 +188,7 @@ def inspect_file(
     model_path: str | Path,
     data_path: str | Path,
     *,
+    features: str | None = None,
     field: str | None = None,
     layer_dim: int | None = None,
     batch_size: int = 5,
@@ -196,6 +208,7 @@ def inspect_file(
     return inspect_model(
         load_model(model_path, device),
         frames,
+        features=features,
         field=field,
         layer_dim=layer_dim,
         batch_size=batch_size,
@@ -249,30 +262,43 @@ def _check_frame(atoms: Atoms, index: int, type_names: list[str]) -> None:
         )
 
 
-def _require_finite(blocks: Tensor, field: str, start: int, count: int) -> None:
-    bad = (~blocks.isfinite().all(dim=2)).any(dim=0).nonzero().flatten().tolist()
+def _require_finite(m: Moments, group: list[Block], start: int, count: int) -> None:
+    bad = (~m.second.isfinite().all(dim=2).all(dim=1)).nonzero().flatten().tolist()
     if bad:
+        block = group[bad[0]]
         raise ValueError(
-            f"expected finite features in `{field}`, got NaN or infinity in layer "
-            f"{bad[0]}, frames {start} to {start + count - 1} (counted from 0); check "
-            f"these frames, or the training that the model comes from"
+            f"expected finite features in `{block.field}`, got NaN or infinity in "
+            f"layer {block.name}, frames {start} to {start + count - 1} (counted from "
+            f"0); check these frames, or the training that the model comes from"
         )
 
 
-def _layer_names(model: nn.Module, layout: FeatureLayout) -> list[str]:
-    names = [str(layer) for layer in range(layout.layers)]
-    if _host.find_allegro(model) == (layout.field, layout.layer_dim):
-        names[0] = "0 (two-body)"
+def _has_edges(found: Features, field_type: Callable[[str], str]) -> bool:
+    if found.outputs:
+        return found.rows == "edge"
+    return field_type(found.blocks[0].field) == "edge"
+
+
+def _title(found: Features) -> str:
+    """The field that the model outputs, or what a tap takes."""
+    return found.title.split(",")[0] if found.outputs else found.blocks[0].field
+
+
+def _names(model: nn.Module, found: Features) -> dict[Block, str]:
+    names = {block: block.name.replace("_", " ") for block in found.blocks}
+    first = found.blocks[0]
+    if _host.find_allegro(model) == (first.field, first.channels):
+        names[first] = "0 (two-body)"
     return names
 
 
-def _layer_reports(pooled: Moments, names: list[str]) -> tuple[LayerReport, ...]:
+def _reports(pooled: Moments, names: list[str]) -> list[LayerReport]:
     pooled = Moments(*(part.cpu() for part in pooled))
     diagnosis = diagnose(pooled)
     matrices = correlation(pooled, floor=0.0)
     eigenvalues = torch.linalg.eigvalsh(matrices).flip(1)
     dead = ~live_channels(pooled)
-    return tuple(
+    return [
         LayerReport(
             name=name,
             channels=matrices.shape[1],
@@ -287,7 +313,7 @@ def _layer_reports(pooled: Moments, names: list[str]) -> tuple[LayerReport, ...]
             correlation=tuple(map(tuple, matrices[i].tolist())),
         )
         for i, name in enumerate(names)
-    )
+    ]
 
 
 def _one_line(error: Exception) -> str:

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from nequip_decorr.features import KINDS
 from nequip_decorr.inspect import inspect_file
 from nequip_decorr.inspection import Inspection, reading, to_json
 from nequip_decorr.plots import check_figure_path, correlation_figure, save_figure
@@ -55,7 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="frames in one call of the model (default: 5)",
     )
     add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    add("--field", help="another field of scalars in the model's output")
+    add(
+        "--features",
+        choices=KINDS,
+        help="other features than the scalars of an Allegro model's edges or the "
+        "radial weights of a NequIP GNN",
+    )
+    add("--field", help="a field of scalars in the model's output")
     add(
         "--layer-dim",
         metavar="C",
@@ -72,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         inspection = inspect_file(
             args.model,
             args.data,
+            features=args.features,
             field=args.field,
             layer_dim=args.layer_dim,
             batch_size=args.batch_size,

@@ -226,7 +226,6 @@ def allegro(**options: Any) -> torch.nn.Module:
         },
         scalar_embed_mlp_hidden_layers_width=8,
         l_max=1,
-        num_layers=1,
         num_scalar_features=4,
         num_tensor_features=2,
         allegro_mlp_hidden_layers_width=8,
@@ -234,7 +233,7 @@ def allegro(**options: Any) -> torch.nn.Module:
         avg_num_neighbors=12.0,
         per_type_energy_scales=1.0,
         per_type_energy_shifts=0.0,
-        **options,
+        **{"num_layers": 1, **options},
     )
     return model.eval()
 
@@ -285,10 +284,43 @@ def test_another_field_is_one_block_of_atoms_or_as_many_as_told(data: Path) -> N
     assert np.array(halves.layers[1].correlation) == pytest.approx(whole[3:, 3:])
 
 
-def test_a_model_without_edge_features_says_which_fields_it_has(data: Path) -> None:
-    with pytest.raises(ValueError, match=r"name one of these as `field`") as caught:
-        inspect_model(nequip(), ase.io.iread(data))
-    assert "'node_features'" in str(caught.value)
+def test_the_radial_weights_of_a_gnn_are_found(data: Path) -> None:
+    frames = ase.io.read(data, ":4")
+    model = nequip()
+    kept: list[list[NDArray[np.float32]]] = [[], []]
+    networks = [m for n, m in model.named_modules() if n.endswith("conv.edge_mlp")]
+    assert len(networks) == 2
+    handles = [
+        network.register_forward_hook(
+            lambda _, inputs, result, rows=rows: rows.append(result.detach().numpy())
+        )
+        for network, rows in zip(networks, kept, strict=True)
+    ]
+    report = inspect_model(model, frames, batch_size=1)
+    for handle in handles:
+        handle.remove()
+    assert report.field == "radial weights"
+    assert [layer.name for layer in report.layers] == ["0 radial", "1 radial"]
+    for layer, rows in zip(report.layers, kept, strict=True):
+        x = np.concatenate(rows).astype(float)
+        assert (report.rows, layer.channels) == x.shape
+        expected = np.corrcoef(x, rowvar=False)
+        assert np.array(layer.correlation) == pytest.approx(expected, abs=1e-6)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_tensors_have_a_report_for_each_irrep(data: Path) -> None:
+    report = inspect_model(
+        allegro(num_layers=2), ase.io.iread(data, ":3"), features="tensors"
+    )
+    assert report.row_kind == "edges"
+    labels = [layer.name.split()[-1] for layer in report.layers]
+    assert {"0e", "1o"} <= set(labels)
+
+
+def test_features_that_a_model_does_not_have_are_named(data: Path) -> None:
+    with pytest.raises(ValueError, match="expected an Allegro model") as caught:
+        inspect_model(nequip(), ase.io.iread(data), features="tensors")
     assert "\n" not in str(caught.value)
 
 
