@@ -75,3 +75,10 @@ def as_list(name: str, value: Any) -> list[Any] | None:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return list(value)
     raise ValueError(f"expected `{name}` to be a list or null, got {value!r}")
+
+
+def plain(value: Any) -> Any:
+    """A list of any sequence but a string, as checkpoints keep it; else the value."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(value)
+    return value

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from . import __version__, _host
+from ._options import plain
 from .features import Features, check_kind, find_features, tap
 from .functional import VARIANCE_FLOOR
 from .logs import block_values, restart_line
@@ -181,10 +182,7 @@ class EdgeDecorrelation(Callback):
             "rate": rate,
             "max_coeff": max_coeff,
             "features": features,
-            **{
-                k: v if v is None else _plain(v)
-                for k, v in self._metric_options.items()
-            },
+            **{key: plain(value) for key, value in self._metric_options.items()},
         }
         self._restored_settings: dict[str, Any] | None = None
         self._found: Features | None = None
@@ -375,11 +373,3 @@ class EdgeDecorrelation(Callback):
     def _position(self, trainer: Any) -> float:
         steps = trainer.global_step
         return float(steps // self._steps_per_unit if self.unit == "epoch" else steps)
-
-
-def _plain(value: Any) -> Any:
-    return (
-        list(value)
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else value
-    )

@@ -38,10 +38,11 @@ def build_trainer(
     """
     from hydra.utils import get_object
 
+    from ._options import plain
     from .callback import EdgeDecorrelation
 
     try:
-        ours = EdgeDecorrelation(**{str(k): _plain(v) for k, v in decorr.items()})
+        ours = EdgeDecorrelation(**{str(k): plain(v) for k, v in decorr.items()})
     except TypeError as error:
         raise ValueError(
             f"expected `trainer.decorr` to hold options of EdgeDecorrelation, got one "
@@ -54,14 +55,6 @@ def build_trainer(
     ours.trainer_target = base_target or _configured_trainer() or ours.trainer_target
     trainer = get_object(ours.trainer_target)
     return trainer(callbacks=[*callbacks, ours], **trainer_options)
-
-
-def _plain(value: Any) -> Any:
-    return (
-        list(value)
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else value
-    )
 
 
 def _configured_trainer() -> str | None:

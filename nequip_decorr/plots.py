@@ -7,13 +7,14 @@ read or changed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .figure import LINES, new_figure, require_matplotlib
 
 if TYPE_CHECKING:
     from .inspection import Inspection, LayerReport
@@ -26,14 +27,6 @@ _WIDTH_IN = 12.0
 _MARGIN_IN = 1.2
 # a panel wider than this is idle space, a narrower one cannot hold its title
 _LARGEST_PANEL_IN, _SMALLEST_PANEL_IN = 3.6, 2.1
-# Okabe and Ito's colours, and dashes for a reader who does not see them
-_LINES = (
-    ("#0072B2", "-"),
-    ("#D55E00", "--"),
-    ("#009E73", "-."),
-    ("#CC79A7", ":"),
-    ("#E69F00", (0, (5, 1, 1, 1, 1, 1))),
-)
 _DEAD_COLOUR = "#9fb4c7"
 # the spectra's lower edge; float32 features resolve little below it
 _SMALLEST_EIGENVALUE = 1e-4
@@ -57,11 +50,7 @@ def check_figure_path(path: str | Path) -> Path:
             f"expected a folder to write {path.name} to, got {path.parent}: no such "
             f"folder"
         )
-    if find_spec("matplotlib") is None:
-        raise RuntimeError(
-            "expected matplotlib for a figure, got an environment without it; run "
-            'pip install "nequip-decorr[plot]"'
-        )
+    require_matplotlib()
     return path
 
 
@@ -105,16 +94,12 @@ def correlation_figure(inspections: Mapping[str, Inspection]) -> Any:
         a ``matplotlib.figure.Figure`` with the Agg canvas; as PNG 1200 px wide for
         three to five layers.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = max(len(each.layers) for each in inspections.values())
     rows = len(inspections) + 1
     panel = (_WIDTH_IN - _MARGIN_IN) / columns
     panel = max(_SMALLEST_PANEL_IN, min(panel, _LARGEST_PANEL_IN))
     size = (panel * columns + _MARGIN_IN, (panel + 0.4) * rows + 0.6)
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(*size, dpi=_DPI)
     axes = figure.subplots(rows, columns, squeeze=False)
     image: Any = None
     for row, (label, inspection) in zip(axes, inspections.items(), strict=False):
@@ -176,7 +161,7 @@ def _spectra(axis: Any, inspections: Mapping[str, Inspection], column: int) -> N
     from matplotlib.ticker import MaxNLocator
 
     for (label, inspection), (colour, dashes) in zip(
-        inspections.items(), cycle(_LINES), strict=False
+        inspections.items(), cycle(LINES), strict=False
     ):
         if column >= len(inspection.layers):
             continue

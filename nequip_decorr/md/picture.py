@@ -13,7 +13,7 @@ from ase.data.colors import jmol_colors
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
-from nequip_decorr.md.plots import new_figure
+from nequip_decorr.figure import new_figure
 from nequip_decorr.md.score import Array
 
 if TYPE_CHECKING:

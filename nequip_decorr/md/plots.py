@@ -7,12 +7,12 @@ Every function returns a figure and draws on nothing global. matplotlib is the e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nequip_decorr.figure import LINES, new_figure
 from nequip_decorr.md.results import Replica, RunResult
 from nequip_decorr.md.score import Array
 from nequip_decorr.md.survival import Survival
@@ -20,36 +20,9 @@ from nequip_decorr.md.survival import Survival
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, and dashes for a reader who does not see them
-LINES = (
-    ("#0072B2", "-"),
-    ("#D55E00", "--"),
-    ("#009E73", "-."),
-    ("#CC79A7", ":"),
-    ("#E69F00", (0, (5, 1, 1, 1, 1, 1))),
-)
 HELD_COLOUR = "#0072B2"
 FAILED_COLOUR = "#D55E00"
 N_RISK_TIMES = 6
-
-
-def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure on an Agg canvas, without pyplot.
-
-    Raises:
-        RuntimeError: matplotlib is not installed.
-    """
-    if find_spec("matplotlib") is None:
-        raise RuntimeError(
-            "expected matplotlib for a figure, got an environment without it; run "
-            'pip install "nequip-decorr[plot]"'
-        )
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def survival_figure(survivals: Mapping[str, Survival]) -> Figure:

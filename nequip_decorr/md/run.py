@@ -263,7 +263,11 @@ class _Run:
     def result(self, stop: Stop | None) -> results.RunResult:
         """What there is, ended or stopped."""
         reason = "interrupt" if stop is None else stop.reason
-        replicas = [self._replica(plan, reason) for plan in self.plans]
+        ended = [self.folder.finished(plan.index) for plan in self.plans]
+        replicas = [
+            self._replica(plan, reason) if replica is None else replica
+            for plan, replica in zip(self.plans, ended, strict=True)
+        ]
         found = tuple(replica for replica in replicas if replica is not None)
         return results.RunResult(
             model=self.handle.describe(),
@@ -273,15 +277,14 @@ class _Run:
             timestep_fs=self.protocol.timestep_fs,
             ensemble=self.protocol.ensemble,
             replicas=found,
-            complete=all(self.folder.finished(p.index) for p in self.plans),
+            complete=None not in ended,
         )
 
     def _replica(self, plan: Plan, reason: str) -> results.Replica | None:
-        """A replica that ended, or as far as it came; None when it never started."""
-        ended = self.folder.finished(plan.index)
-        saved = None if ended is not None else self.folder.saved(plan.index)
+        """A replica that has not ended, as far as it came; None when it never began."""
+        saved = self.folder.saved(plan.index)
         if saved is None:
-            return ended
+            return None
         return describe(
             plan,
             time_ps=self.protocol.time_ps(saved.state.step),

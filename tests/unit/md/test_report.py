@@ -14,7 +14,8 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from nequip_decorr.md import Protocol, plots, run_stability
+from nequip_decorr import figure
+from nequip_decorr.md import Protocol, run_stability
 from nequip_decorr.md.fidelity import add_fidelity
 from nequip_decorr.md.report import MAX_PICTURES, render_report, write_report
 from nequip_decorr.md.results import Failure, load, save
@@ -355,7 +356,7 @@ def test_a_run_without_replicas(tmp_path):
 
 
 def test_without_matplotlib(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    monkeypatch.setattr(figure, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match=r"nequip-decorr\[plot\]"):
         render_report(run(), tmp_path)
 
