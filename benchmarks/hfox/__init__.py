@@ -1,0 +1,1 @@
+"""Evidence on hafnium oxide; ``make evidence`` and ``make evidence-small``."""

@@ -1,0 +1,219 @@
+"""From records to answers, each with its interval. Pure functions.
+
+The unit of inference is the training seed: models of one seed share initial weights,
+data order, start structures and thermal noise, and differ in the variant alone. So
+every effect is a difference within a seed, and its interval is Student's over seeds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from .models import CONTROLS, DECORRELATED
+from .pipeline import TIMESTEP_FS
+
+BASELINE = "none"
+IN_DISTRIBUTION = "hfo2_test"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was measured of one model; see :func:`pipeline.measure`."""
+
+    grid: str
+    variant: str
+    seed: int
+    data: dict[str, Any]
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Compositions and temperatures that MD was run at."""
+        return tuple(self.data["md"])
+
+    def times_ps(self, condition: str) -> np.ndarray:
+        """Time held by each replica, at most the horizon, at least one step."""
+        return np.maximum(self.data["md"][condition]["time_ps"], TIMESTEP_FS / 1000)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its 95 % interval; infinite with one seed."""
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+
+    def exp(self) -> Estimate:
+        """Of a logarithm: the ratio."""
+        low, value, high = np.exp([self.low, self.value, self.high])
+        return Estimate(float(value), float(low), float(high), self.seeds)
+
+
+Quantity = Callable[[Record], float]
+
+
+def load_records(folder: Path) -> list[Record]:
+    """All records of a folder, in order of their names."""
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        data = json.loads(path.read_text())
+        records.append(Record(data["grid"], data["variant"], data["seed"], data))
+    return records
+
+
+def log_time(record: Record, conditions: Iterable[str] | None = None) -> float:
+    """Mean over replicas, then conditions, of the logarithm of the time held (ps)."""
+    chosen = record.conditions if conditions is None else conditions
+    return float(np.mean([np.log(record.times_ps(c)).mean() for c in chosen]))
+
+
+def score(record: Record, condition: str, tau_ps: float | None = None) -> float:
+    """Mean share of ``tau_ps`` (the horizon) that a replica held, none being lost."""
+    tau = record.data["md"][condition]["horizon_ps"] if tau_ps is None else tau_ps
+    return float(np.minimum(record.times_ps(condition), tau).mean() / tau)
+
+
+def force_error(record: Record, test_set: str = IN_DISTRIBUTION) -> float:
+    """Root mean square error of forces, eV/A."""
+    return float(record.data["errors"][test_set]["forces_rmse"])
+
+
+def force_error_out(record: Record) -> float:
+    """Its geometric mean over the sets out of distribution."""
+    return float(
+        np.exp(np.mean([np.log(force_error(record, c)) for c in record.conditions]))
+    )
+
+
+def mean_correlation(record: Record) -> float:
+    """Mean |rho| over layers, in distribution."""
+    return float(np.mean([layer["mean_abs"] for layer in record.data["correlation"]]))
+
+
+def effective_rank(record: Record) -> float:
+    """Mean over layers of effective rank / channels."""
+    layers = record.data["correlation"]
+    return float(np.mean([x["effective_rank"] / x["channels"] for x in layers]))
+
+
+def rdf_error(record: Record) -> float:
+    """Mean error of g(r) over pairs and conditions, A; NaN where MD was too short."""
+    found = [
+        pair["error"]
+        for run in record.data["md"].values()
+        for pair in run["rdf"].values()
+    ]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def barrier(record: Record, pair: str = "Hf-Hf") -> float:
+    """Mean energy (eV) that it costs a pair to come as close as a failure."""
+    found = [scans[pair]["barrier_eV"] for scans in record.data["barriers"].values()]
+    return float(np.mean(np.concatenate(found)))
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean with Student's interval."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(mean, float("-inf"), float("inf"), len(values))
+    half = float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+    return Estimate(mean, mean - half, mean + half, len(values))
+
+
+def by_seed(records: Iterable[Record], variant: str) -> dict[int, Record]:
+    """The models of a variant."""
+    return {r.seed: r for r in records if r.variant == variant}
+
+
+def paired(
+    records: Sequence[Record],
+    variant: str,
+    quantity: Quantity,
+    baseline: str = BASELINE,
+) -> Estimate | None:
+    """Mean difference from the baseline, within seeds; None without a common seed."""
+    models, others = by_seed(records, variant), by_seed(records, baseline)
+    common = sorted(models.keys() & others.keys())
+    if not common:
+        return None
+    return over_seeds([quantity(models[s]) - quantity(others[s]) for s in common])
+
+
+def rank_correlation(
+    records: Sequence[Record],
+    first: Quantity,
+    second: Quantity,
+    given: Sequence[Quantity] = (),
+) -> Estimate:
+    """Spearman's correlation within each seed, averaged over seeds (Fisher's z).
+
+    Ranks are taken within a seed, so that what seeds differ in does not enter. With
+    ``given`` it is the partial correlation: what their ranks explain linearly is taken
+    out of both.
+    """
+    found = []
+    for seed in sorted({r.seed for r in records}):
+        models = [r for r in records if r.seed == seed]
+        if len(models) < len(given) + 4:
+            continue
+        columns = [[q(r) for r in models] for q in (first, second, *given)]
+        found.append(_partial(*(stats.rankdata(c) for c in columns)))
+    if not found:
+        raise ValueError("expected a seed with four models or more, got none")
+    z = over_seeds(np.arctanh(np.clip(found, -0.999, 0.999)).tolist())
+    low, value, high = np.tanh([z.low, z.value, z.high])
+    return Estimate(float(value), float(low), float(high), z.seeds)
+
+
+def _partial(x: np.ndarray, y: np.ndarray, *given: np.ndarray) -> float:
+    design = np.column_stack([np.ones(len(x)), *given])
+    x, y = (v - design @ np.linalg.lstsq(design, v)[0] for v in (x, y))
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
+
+
+def beyond_error(records: Sequence[Record], variant: str) -> Estimate | None:
+    """Log time held beyond what models of equal force error hold without the term.
+
+    A line through the controls (no decorrelation; trained shorter, with weight decay,
+    with noise), log time against log force error in distribution, with an intercept
+    for each seed; the mean distance of the variant's models from it.
+    """
+    controls = [r for r in records if r.variant in (BASELINE, *CONTROLS)]
+    models = by_seed(records, variant)
+    seeds = sorted({r.seed for r in controls} & models.keys())
+    controls = [r for r in controls if r.seed in seeds]
+    if len(controls) < len(seeds) + 2:
+        return None
+    x = np.array([np.log(force_error(r)) for r in controls])
+    y = np.array([log_time(r) for r in controls])
+    of_seed = [np.array([r.seed == s for r in controls]) for s in seeds]
+    centred = [(x[m] - x[m].mean(), y[m] - y[m].mean()) for m in of_seed]
+    slope = sum(a @ b for a, b in centred) / sum(a @ a for a, _ in centred)
+    residuals = [
+        log_time(models[s])
+        - y[m].mean()
+        - slope * (np.log(force_error(models[s])) - x[m].mean())
+        for s, m in zip(seeds, of_seed, strict=True)
+    ]
+    return over_seeds(residuals)
+
+
+def best_variant(records: Sequence[Record]) -> str:
+    """The decorrelated variant whose models hold longest on average."""
+    found = {
+        variant: estimate.value
+        for variant in DECORRELATED
+        if (estimate := paired(records, variant, log_time)) is not None
+    }
+    if not found:
+        raise ValueError("expected records of decorrelated models, got none")
+    return max(found, key=found.__getitem__)

@@ -1,0 +1,133 @@
+"""``make evidence``: does decorrelation keep MD alive out of distribution?
+
+Trains every model of a grid, measures it, and writes RESULTS.md. Each model leaves one
+record; a run that is killed goes on with the models that have none. See RESULTS.md for
+what came out, and models.py for what is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from nequip_decorr.md.results import write_atomic
+
+from .analysis import load_records
+from .data import DATA, require_intact
+from .models import GRIDS, Job
+from .pipeline import HERE, ROOT, measure
+from .report import write_results
+
+console = Console()
+
+
+def commit() -> str:
+    """The commit that is checked out, with a mark when files were changed."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def run(job: Job, work: Path, records: Path, data: Path) -> str:
+    """One model, from nothing to its record."""
+    torch.set_num_threads(1)
+    started = time.process_time()
+    found = measure(job.arguments, work / job.name, data, job.scale)
+    record: dict[str, Any] = {
+        **{k: v for k, v in asdict(job).items() if k != "scale"},
+        "arguments": job.arguments,
+        **found,
+        "measuring_cpu_s": time.process_time() - started,
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    write_atomic(records / f"{job.name}.json", json.dumps(record, indent=0))
+    shutil.rmtree(work / job.name)
+    return job.name
+
+
+def missing(jobs: list[Job], records: Path) -> list[Job]:
+    """Jobs without a record."""
+    return [job for job in jobs if not (records / f"{job.name}.json").exists()]
+
+
+def run_all(jobs: list[Job], args: argparse.Namespace, records: Path) -> list[str]:
+    """Run jobs side by side; returns what went wrong, one line a model."""
+    failures = []
+    columns = (
+        TextColumn("models"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    # a process a model: what compiled models and traces hold on to goes with it
+    pool = ProcessPoolExecutor(
+        args.processes, get_context("spawn"), max_tasks_per_child=1
+    )
+    with pool, Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=len(jobs))
+        waiting = {
+            pool.submit(run, job, args.work, records, args.data): job for job in jobs
+        }
+        for future in as_completed(waiting):
+            error = future.exception()
+            name = waiting[future].name
+            if error is not None:
+                failures.append(f"{name}: {type(error).__name__}: {error}")
+            progress.console.print(f"{name}: {'failed' if error else 'done'}")
+            progress.advance(bar)
+    return failures
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, then write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--grid", choices=sorted(GRIDS), default="cpu")
+    parser.add_argument("--out", type=Path, default=HERE, help="of records and results")
+    parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "evidence")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    args = parser.parse_args(arguments)
+    require_intact(args.data)
+    args.work, args.data = args.work.resolve(), args.data.resolve()
+    records = args.out / "records"
+    records.mkdir(parents=True, exist_ok=True)
+    jobs = GRIDS[args.grid]
+    left = missing(jobs, records)
+    console.print(f"{len(jobs) - len(left)} of {len(jobs)} models have a record")
+    failures = run_all(left, args, records) if left else []
+    for line in failures:
+        console.print(line, style="red")
+    path = write_results(load_records(records), args.out)
+    console.print(f"written: {path}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""One model of the benchmark, from training to its record.
+
+Everything goes through what a user has: ``nequip-train``, ``nequip-compile`` and the
+functions behind ``nequip-decorr md`` and ``inspect``. Killed at any moment, the same
+call goes on with the stage that it was in.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ase.io import read
+
+from nequip_decorr.inspect import inspect_file
+from nequip_decorr.md.drift import fit_drift
+from nequip_decorr.md.fidelity import add_fidelity
+from nequip_decorr.md.models import load_model
+from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.md.results import RunResult, write_atomic
+from nequip_decorr.md.run import run_stability
+
+from .data import FRESH
+from .probe import barriers
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+BIN = Path(sys.executable).parent
+TIMESTEP_FS = 2.0
+
+#: What is measured out of distribution: name of the data and T / K.
+CONDITIONS = {"hfo1.56_1200K": 1200.0, "hfo1.12_1200K": 1200.0, "hfo2_2400K": 2400.0}
+TEST_SETS = ("hfo2_test", *CONDITIONS)
+MACHINE = ("processor", "cores", "python", "versions", "device")
+PAIR_ERRORS = ("error", "standard_error", "reference_error")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured of each model.
+
+    Attributes:
+        structures: how many start structures of each composition.
+        fresh: whether those that nothing was chosen by.
+        horizon_ps: of MD out of distribution.
+        drift_ps: of NVE in distribution, four structures at 300 K.
+    """
+
+    structures: int
+    horizon_ps: float
+    drift_ps: float
+    fresh: bool = False
+
+    def files(self, condition: str) -> tuple[str, str]:
+        """Names of the start structures and of the teacher's frames."""
+        name = condition + (FRESH if self.fresh else "")
+        return f"{name}_start.extxyz@:{self.structures}", f"{name}.extxyz"
+
+
+def call(command: list[str | Path], log: Path) -> float:
+    """Run a command with its output in ``log``; returns its CPU time in s.
+
+    CPU time, because two workers and other people share the machine.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with log.open("ab") as handle:
+        done = subprocess.run(
+            [str(part) for part in command],
+            cwd=ROOT,
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            check=False,
+        )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))} failed, see {log}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def train(folder: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Train and test; returns errors in and out of distribution and the CPU time."""
+    done = folder / "trained.json"
+    if not done.exists():
+        command = [BIN / "nequip-train", "-cp", HERE, "-cn", "train"]
+        seconds = call(
+            [*command, f"hydra.run.dir={folder}", *overrides], folder / "output.log"
+        )
+        found = {"cpu_s": seconds, "errors": test_errors(folder / "metrics.csv")}
+        write_atomic(done, json.dumps(found))
+    return dict(json.loads(done.read_text()))
+
+
+def test_errors(metrics: Path) -> dict[str, dict[str, float]]:
+    """Errors of the best model, from the log of its training."""
+    with metrics.open() as handle:
+        last = [r for r in csv.DictReader(handle) if r["test0_epoch/forces_rmse"]][-1]
+    return {
+        name: {
+            "forces_rmse": float(last[f"test{i}_epoch/forces_rmse"]),
+            "per_atom_energy_rmse": float(last[f"test{i}_epoch/per_atom_energy_rmse"]),
+        }
+        for i, name in enumerate(TEST_SETS)
+    }
+
+
+def compile_model(folder: Path, device: str) -> Path:
+    """The model as nequip-compile makes it for MD."""
+    target = "batch" if device == "cuda" else "ase"
+    compiled = folder / f"{target}.nequip.pt2"
+    if not compiled.exists():
+        partial = folder / f"partial_{target}.nequip.pt2"
+        options = ["--device", device, "--mode", "aotinductor", "--target", target]
+        command = [BIN / "nequip-compile", folder / "best.ckpt", partial, *options]
+        call(command, folder / "output.log")
+        partial.replace(compiled)
+    return compiled
+
+
+def stability(
+    model: Path, folder: Path, data: Path, scale: Scale, device: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of each condition what is kept, see :func:`summary`; and the machine."""
+    found, machine = {}, {}
+    for name, temperature_K in CONDITIONS.items():
+        protocol = Protocol(
+            temperatures_K=(temperature_K,),
+            timestep_fs=TIMESTEP_FS,
+            horizon_ps=scale.horizon_ps,
+            replicas=1,
+            frame_interval_steps=10,
+        )
+        start, reference = scale.files(name)
+        out = folder / f"md-{name}"
+        run_stability(
+            model,
+            read(data / start),
+            protocol,
+            output=out,
+            device=device,
+            engine="torchsim" if device == "cuda" else "ase",
+        )
+        result = add_fidelity(out / "result.json", data / reference)
+        found[name] = summary(result)
+        machine = {k: v for k, v in result.machine.items() if k in MACHINE}
+    return found, machine
+
+
+def summary(result: RunResult) -> dict[str, Any]:
+    """What is kept of a run: one entry a replica, and the errors of g(r)."""
+    replicas = result.replicas
+    distributions = (result.fidelity or {}).get("distributions", [])
+    return {
+        "horizon_ps": result.horizon_ps,
+        "structure": [r.structure for r in replicas],
+        "time_ps": [round(r.time_ps, 4) for r in replicas],
+        "cause": [r.failure.cause if r.failure else None for r in replicas],
+        "rdf": {
+            pair: {key: values[key] for key in PAIR_ERRORS}
+            for distribution in distributions
+            for pair, values in distribution["pairs"].items()
+        },
+        "rdf_frames": sum(d["n_frames"] for d in distributions),
+    }
+
+
+def drift(model: Path, folder: Path, data: Path, scale: Scale) -> list[float | None]:
+    """NVE drift (meV/atom/ps) of four test structures at 300 K; None: it failed."""
+    structures = read(data / "hfo2_test.extxyz", ":")[:20:5]
+    protocol = Protocol(
+        ensemble="nve",
+        temperatures_K=(300.0,),
+        timestep_fs=TIMESTEP_FS,
+        horizon_ps=scale.drift_ps,
+        replicas=1,
+        record_interval_steps=5,
+        frame_interval_steps=None,
+    )
+    result = run_stability(model, structures, protocol, output=folder / "nve")
+    return [
+        None
+        if r.failed
+        else fit_drift(
+            r.trace.time_ps,
+            r.trace.total_energy_eV,
+            r.trace.potential_energy_eV,
+            r.n_atoms,
+        ).slope_meV_per_atom_ps
+        for r in result.replicas
+    ]
+
+
+def correlation(checkpoint: Path, data: Path) -> list[dict[str, float]]:
+    """Correlation of each layer's channels over the validation data."""
+    layers = inspect_file(checkpoint, data / "hfo2_val.extxyz").layers
+    names = ("mean_abs", "mean_square_debiased", "effective_rank", "channels")
+    return [{name: float(getattr(layer, name)) for name in names} for layer in layers]
+
+
+def measure(
+    overrides: tuple[str, ...], folder: Path, data: Path, scale: Scale
+) -> dict[str, Any]:
+    """All stages for one model; everything that its record holds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = train(folder, (f"data_dir={data}", *overrides))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = compile_model(folder, device)
+    checkpoint = folder / "best.ckpt"
+    simulated, machine = stability(model, folder, data, scale, device)
+    handle = load_model(model if device == "cpu" else checkpoint)
+    starts = {name: read(data / scale.files(name)[0]) for name in CONDITIONS}
+    return {
+        **trained,
+        "scale": asdict(scale),
+        "correlation": correlation(checkpoint, data),
+        "md": simulated,
+        "nve_drift": drift(
+            model if device == "cpu" else checkpoint, folder, data, scale
+        ),
+        "barriers": {
+            name: barriers(structures[:8], handle.loaded)
+            for name, structures in starts.items()
+        },
+        "machine": machine,
+    }

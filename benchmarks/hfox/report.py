@@ -1,0 +1,200 @@
+"""RESULTS.md and its figures, from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from nequip_decorr.md.results import write_atomic
+from nequip_decorr.plots import save_figure
+
+from . import analysis as a
+from .analysis import Estimate, Record
+from .figures import (
+    CONDITION_NAMES,
+    forest_figure,
+    scatter_figure,
+    survival_figure,
+)
+from .models import SECTIONS, VARIANTS
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant of a grid; estimates are ratios to no extension."""
+
+    variant: str
+    seeds: int
+    time: Estimate | None
+    force: Estimate | None
+    force_out: Estimate | None
+    energy: Estimate | None
+    beyond: Estimate | None
+    cpu: Estimate | None
+    rdf: Estimate | None
+    barrier: Estimate | None
+    by_condition: list[Estimate | None]
+    rho: float
+    rank: float
+    alive: str
+    drift: str
+
+
+def row_of(records: Sequence[Record], variant: str, conditions: Sequence[str]) -> Row:
+    """Everything about one variant."""
+    models = list(a.by_seed(records, variant).values())
+
+    def ratio(quantity: a.Quantity) -> Estimate | None:
+        found = a.paired(records, variant, lambda r: float(np.log(quantity(r))))
+        return found.exp() if found else None
+
+    beyond = a.beyond_error(records, variant)
+    return Row(
+        variant=variant,
+        seeds=len(models),
+        time=ratio(lambda r: float(np.exp(a.log_time(r)))),
+        force=ratio(a.force_error),
+        force_out=ratio(a.force_error_out),
+        energy=ratio(
+            lambda r: r.data["errors"][a.IN_DISTRIBUTION]["per_atom_energy_rmse"]
+        ),
+        beyond=beyond.exp() if beyond else None,
+        cpu=ratio(lambda r: r.data["cpu_s"]),
+        rdf=ratio(a.rdf_error),
+        barrier=ratio(a.barrier),
+        by_condition=[
+            ratio(lambda r, c=c: float(np.exp(a.log_time(r, [c])))) for c in conditions
+        ],
+        rho=float(np.mean([a.mean_correlation(r) for r in models])),
+        rank=float(np.mean([a.effective_rank(r) for r in models])),
+        alive=alive(models),
+        drift=largest_drift(models),
+    )
+
+
+def alive(models: Sequence[Record]) -> str:
+    """Replicas that reached the horizon, of how many."""
+    causes = [c for r in models for run in r.data["md"].values() for c in run["cause"]]
+    return f"{sum(c is None for c in causes)} of {len(causes)}"
+
+
+def largest_drift(models: Sequence[Record]) -> str:
+    """Largest NVE drift of all trajectories, or how many failed."""
+    slopes = [s for r in models for s in r.data["nve_drift"]]
+    failed = sum(s is None for s in slopes)
+    if failed:
+        return f"{failed} of {len(slopes)} failed"
+    return f"{max(abs(s) for s in slopes):.2g}"
+
+
+def rank_table(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Spearman's correlations with the time held."""
+    errors = (a.force_error, a.force_error_out)
+    quantities = {
+        "mean \\|rho\\|": (a.mean_correlation, errors),
+        "effective rank": (a.effective_rank, errors),
+        "force error in distribution": (a.force_error, ()),
+        "force error out of distribution": (a.force_error_out, ()),
+        "barrier of Hf-Hf scans": (a.barrier, errors),
+    }
+    return [
+        {
+            "name": name,
+            "plain": a.rank_correlation(records, quantity, a.log_time),
+            "partial": a.rank_correlation(records, quantity, a.log_time, given)
+            if given
+            else None,
+        }
+        for name, (quantity, given) in quantities.items()
+    ]
+
+
+def grid_section(records: Sequence[Record], grid: str, out: Path) -> dict[str, Any]:
+    """One section: its tables, and its figures written beside them."""
+    present = {r.variant for r in records}
+    variants = [v for v in VARIANTS if v in present]
+    conditions = records[0].conditions
+    base = [r for r in records if r.variant == a.BASELINE]
+    many = len(variants) > 5
+    figures = {
+        "survival": (
+            survival_figure(records, [a.BASELINE, *_shown(variants, records)]),
+            "Replicas alive against time, out of distribution",
+        )
+    }
+    if many:
+        figures["forest"] = (forest_figure(records), "Time held and force error")
+        figures["scatter"] = (scatter_figure(records), "What goes with the time held")
+    section: dict[str, Any] = {
+        "title": SECTIONS[grid][0],
+        "text": SECTIONS[grid][1],
+        "rows": [row_of(records, v, conditions) for v in variants if v != a.BASELINE],
+        "conditions": [CONDITION_NAMES[c] for c in conditions],
+        "base": {
+            "force": np.mean([a.force_error(r) for r in base]),
+            "force_out": np.mean([a.force_error_out(r) for r in base]),
+            "rho": np.mean([a.mean_correlation(r) for r in base]),
+            "time": np.exp(np.mean([a.log_time(r) for r in base])),
+            "alive": alive(base),
+        },
+        "figures": [],
+        "ranks": rank_table(records) if many else [],
+    }
+    for name, (figure, text) in figures.items():
+        file = f"{grid}_{name}.png"
+        save_figure(figure, out / file)
+        section["figures"].append({"file": file, "alt": text})
+    return section
+
+
+def _shown(variants: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """Of many variants those that a survival figure shows."""
+    few = ["cosine-down", "constant-0.3", "sam", "epochs-40"]
+    chosen = [v for v in few if v in variants] or [v for v in variants if v != "none"]
+    best = a.best_variant(records)
+    return [best, *(v for v in chosen if v != best)][:4]
+
+
+def machines(records: Sequence[Record]) -> str:
+    """Machines, versions and commits of all records, one line."""
+    kinds, commits = set(), set()
+    for r in records:
+        machine = r.data["machine"]
+        versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+        kinds.add(
+            f"{machine['processor']}, {machine['cores']} cores, {machine['device']}; "
+            f"Python {machine['python']}, {versions}"
+        )
+        commits.add(r.data["commit"])
+    return f"{' and '.join(sorted(kinds))}; commit {', '.join(sorted(commits))}"
+
+
+def write_results(records: Sequence[Record], out: Path) -> Path:
+    """Write RESULTS.md into ``out``; returns its path."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+    )
+    text = environment.get_template("results.md.j2").render(
+        count=len(records),
+        machine=machines(records),
+        teacher_ratio="0.72",
+        seeds=", ".join(map(str, sorted({r.seed for r in records}))),
+        grids=[
+            grid_section([r for r in records if r.grid == grid], grid, out)
+            for grid in SECTIONS
+            if any(r.grid == grid for r in records)
+        ],
+    )
+    path = out / "RESULTS.md"
+    write_atomic(path, text)
+    return path

@@ -1,0 +1,120 @@
+"""The data in the repository, and how they are made."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from ase.data import covalent_radii
+from ase.io import read
+from ase.neighborlist import neighbor_list
+
+from benchmarks.hfox import data
+from benchmarks.hfox.models import GRIDS, VARIANTS
+from benchmarks.hfox.pipeline import CONDITIONS
+from benchmarks.hfox.probe import OVERLAP_RATIO, POINTS, nearest_pair, scan
+from nequip_decorr.md.protocol import Criteria
+
+#: Lattice constants (A) as published for hafnia, and Hf-O distances of its kind.
+VOLUMES_PER_HF = {"monoclinic": 34.58, "tetragonal": 33.3, "cubic": 32.8}
+
+
+@pytest.mark.parametrize("polymorph", data.POLYMORPHS)
+def test_unit_cells_are_hafnia(polymorph: str) -> None:
+    atoms = data.unit_cell(polymorph)
+    hafnium = (atoms.symbols == "Hf").sum()
+    assert (atoms.symbols == "O").sum() == 2 * hafnium
+    volume = atoms.get_volume() / hafnium
+    assert volume == pytest.approx(VOLUMES_PER_HF[polymorph], rel=0.01)
+    i, d = neighbor_list("id", atoms, {("Hf", "O"): 2.5})
+    assert 1.95 < d.min() < 2.25
+    # 7-fold in the monoclinic cell, 8-fold in the others
+    expected = 7 if polymorph == "monoclinic" else 8
+    on_hafnium = np.bincount(i, minlength=len(atoms))[atoms.symbols == "Hf"]
+    assert (on_hafnium == expected).all()
+
+
+def test_runs_have_seeds_of_their_own() -> None:
+    runs = data.runs()
+    assert len({run.name for run in runs}) == len(runs)
+    assert len({run.seed for run in runs}) == len(runs)
+
+
+def test_start_of_a_run_has_the_oxygens_asked_for() -> None:
+    run = next(run for run in data.runs() if run.oxygens == 18)
+    first = data.start_of(run, np.random.default_rng(run.seed))
+    again = data.start_of(run, np.random.default_rng(run.seed))
+    assert first.get_chemical_formula("metal") == "Hf16O18"
+    assert np.array_equal(first.positions, again.positions)
+
+
+def test_committed_data_are_those_of_the_checksums() -> None:
+    data.require_intact()
+
+
+def test_changed_data_are_refused(tmp_path: Path) -> None:
+    shutil.copy(data.DATA / data.CHECKSUMS, tmp_path)
+    for path in data.DATA.glob("*.extxyz"):
+        shutil.copy(path, tmp_path)
+    with (tmp_path / "hfo2_val.extxyz").open("a") as handle:
+        handle.write("\n")
+    with pytest.raises(ValueError, match="other bytes"):
+        data.require_intact(tmp_path)
+
+
+@pytest.mark.parametrize("name", [*CONDITIONS, "hfo2_test", "hfo2_train"])
+def test_the_teacher_never_comes_near_a_failure(name: str) -> None:
+    # else a correct model would be scored as unstable
+    limit = Criteria().min_distance_ratio
+    assert limit == OVERLAP_RATIO
+    for atoms in read(data.DATA / f"{name}.extxyz", ":"):
+        i, j, d = neighbor_list("ijd", atoms, 3.0)
+        radii = covalent_radii[atoms.numbers]
+        assert (d / (radii[i] + radii[j])).min() > 1.15 * limit
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_fresh_structures_are_others(condition: str) -> None:
+    first = read(data.DATA / f"{condition}_start.extxyz", ":")
+    fresh = read(data.DATA / f"{condition}{data.FRESH}_start.extxyz", ":")
+    assert len(first) == len(fresh) == data.STRUCTURES
+    assert not {a.info["run"] for a in first} & {a.info["run"] for a in fresh}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_jobs_of_a_grid_have_names_of_their_own(grid: str) -> None:
+    jobs = GRIDS[grid]
+    assert len({job.name for job in jobs}) == len(jobs)
+    assert {job.variant for job in jobs} <= VARIANTS.keys()
+
+
+class Spring(Calculator):
+    """Two atoms: energy (d - 2)^2, with a hole below 1.5 A."""
+
+    implemented_properties: ClassVar = ["energy"]
+
+    def __init__(self, hole: bool) -> None:
+        super().__init__()
+        self.hole = hole
+
+    def calculate(self, *args: Any, **kwargs: Any) -> None:
+        super().calculate(*args, **kwargs)
+        d = self.atoms.get_distance(0, 1)
+        fallen = self.hole and d < 1.5
+        self.results = {"energy": -1.0 if fallen else (d - 2.0) ** 2}
+
+
+@pytest.mark.parametrize("hole", [False, True])
+def test_scan_gives_the_energy_of_pushing_a_pair_together(hole: bool) -> None:
+    atoms = Atoms("HfO", [[0, 0, 0], [0, 0, 2.0]])
+    found = scan(atoms, nearest_pair(atoms, ("Hf", "O")), Spring(hole))
+    end = OVERLAP_RATIO * (covalent_radii[72] + covalent_radii[8])
+    d = np.linspace(2.0, end, POINTS)
+    expected = np.where(hole & (d < 1.5), -1.0, (d - 2.0) ** 2)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert (found.argmax() < POINTS - 1) == hole
