@@ -22,14 +22,10 @@ quickstart: .venv/installed
 
 GRID ?= cpu
 
-.venv/evidence: .venv/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[evidence]'
-	touch $@
-
-evidence: .venv/evidence
+evidence: .venv/installed
 	$(BIN)/python -m benchmarks.hfox.evidence --grid $(GRID)
 
-evidence-small: .venv/evidence
+evidence-small: .venv/installed
 	$(BIN)/python -m benchmarks.hfox.evidence --grid small --out outputs/evidence-small
 
 test: .venv/installed

@@ -86,6 +86,11 @@ def force_error(record: Record, test_set: str = IN_DISTRIBUTION) -> float:
     return float(record.data["errors"][test_set]["forces_rmse"])
 
 
+def log_force_error(record: Record) -> float:
+    """Logarithm of the force error in distribution."""
+    return float(np.log(force_error(record)))
+
+
 def force_error_out(record: Record) -> float:
     """Its geometric mean over the sets out of distribution."""
     return float(
@@ -193,7 +198,7 @@ def beyond_error(records: Sequence[Record], variant: str) -> Estimate | None:
     controls = [r for r in controls if r.seed in seeds]
     if len(controls) < len(seeds) + 2:
         return None
-    x = np.array([np.log(force_error(r)) for r in controls])
+    x = np.array([log_force_error(r) for r in controls])
     y = np.array([log_time(r) for r in controls])
     of_seed = [np.array([r.seed == s for r in controls]) for s in seeds]
     centred = [(x[m] - x[m].mean(), y[m] - y[m].mean()) for m in of_seed]
@@ -201,7 +206,7 @@ def beyond_error(records: Sequence[Record], variant: str) -> Estimate | None:
     residuals = [
         log_time(models[s])
         - y[m].mean()
-        - slope * (np.log(force_error(models[s])) - x[m].mean())
+        - slope * (log_force_error(models[s]) - x[m].mean())
         for s, m in zip(seeds, of_seed, strict=True)
     ]
     return over_seeds(residuals)

@@ -16,6 +16,7 @@ from .analysis import (
     Record,
     barrier,
     force_error,
+    log_force_error,
     log_time,
     mean_correlation,
     paired,
@@ -45,7 +46,7 @@ def forest_figure(records: Sequence[Record]) -> Figure:
     """Ratios to the baseline: time held, and force error in distribution."""
     quantities = {
         "time held out of distribution": log_time,
-        "force error in distribution": lambda r: float(np.log(force_error(r))),
+        "force error in distribution": log_force_error,
     }
     shown = [v for v in VARIANTS if v != BASELINE and paired(records, v, log_time)]
     figure = new_figure(8.0, 1.2 + 0.3 * len(shown))

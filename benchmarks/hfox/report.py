@@ -15,6 +15,7 @@ from nequip_decorr.plots import save_figure
 
 from . import analysis as a
 from .analysis import Estimate, Record
+from .answers import answers
 from .figures import (
     CONDITION_NAMES,
     forest_figure,
@@ -189,6 +190,7 @@ def write_results(records: Sequence[Record], out: Path) -> Path:
         machine=machines(records),
         teacher_ratio="0.72",
         seeds=", ".join(map(str, sorted({r.seed for r in records}))),
+        answers=answers(records),
         grids=[
             grid_section([r for r in records if r.grid == grid], grid, out)
             for grid in SECTIONS

@@ -1,0 +1,147 @@
+"""The questions of the benchmark and what the records say to them, in words.
+
+Words follow from intervals alone, so that another machine's numbers get other words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import analysis as a
+from .analysis import Estimate, Record
+from .models import CHOSEN, DECORRELATED, SECTIONS
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question, the sentence that answers it, and what it rests on."""
+
+    question: str
+    sentence: str
+    section: str
+
+
+def in_words(e: Estimate, digits: int = 2) -> str:
+    """An estimate with its interval."""
+    interval = f"[{e.low:.{digits}f}, {e.high:.{digits}f}]" if e.seeds > 1 else "[-]"
+    return f"{e.value:.{digits}f} {interval} ({e.seeds} seeds)"
+
+
+def direction(e: Estimate, more: str, less: str, none: float = 1.0) -> str:
+    """What an interval says about a ratio or, with ``none`` 0, a difference."""
+    if e.low > none:
+        return more
+    return less if e.high < none else "no difference shown"
+
+
+def answers(records: Sequence[Record]) -> list[Answer]:
+    """Each question with the best section that can answer it."""
+    sections = {
+        name: [r for r in records if r.grid == name]
+        for name in SECTIONS
+        if any(r.grid == name for r in records)
+    }
+    found = []
+    for name in ("confirmed", "explored", "longer", "larger", "small"):
+        if name in sections:
+            found += _effect(sections[name], name)
+    if "explored" in sections:
+        found += _relation(sections["explored"])
+        found += _choice(sections["explored"])
+    return found
+
+
+def _effect(records: Sequence[Record], section: str) -> list[Answer]:
+    title = SECTIONS[section][0]
+    time = a.paired(records, CHOSEN, a.log_time)
+    error = a.paired(records, CHOSEN, a.log_force_error)
+    if time is None or error is None:
+        return []
+    time, error = time.exp(), error.exp()
+    found = [
+        Answer(
+            f"Does MD hold longer with {CHOSEN}?",
+            f"**{direction(time, 'Longer', 'Shorter').capitalize()}**: "
+            f"{in_words(time)} times as long as without the extension.",
+            title,
+        ),
+        Answer(
+            "At what price?",
+            f"Force error in distribution {in_words(error)} times as large "
+            f"({direction(error, 'larger', 'smaller')}).",
+            title,
+        ),
+    ]
+    beyond = a.beyond_error(records, CHOSEN)
+    if beyond is not None:
+        ratio = beyond.exp()
+        found.append(
+            Answer(
+                "Is it more than what a larger error does by itself?",
+                f"**{direction(ratio, 'Yes', 'No, less').capitalize()}**: "
+                f"{in_words(ratio)} times as long as models of equal force error "
+                "without the term.",
+                title,
+            )
+        )
+    for other in ("sam", "epochs-40"):
+        against = a.paired(records, CHOSEN, a.log_time, other)
+        if against is not None:
+            ratio = against.exp()
+            found.append(
+                Answer(
+                    f"Against {other}?",
+                    f"{in_words(ratio)} times as long "
+                    f"({direction(ratio, 'longer', 'shorter')}).",
+                    title,
+                )
+            )
+    return found
+
+
+def _relation(records: Sequence[Record]) -> list[Answer]:
+    title = SECTIONS["explored"][0]
+    given = (a.force_error, a.force_error_out)
+    try:
+        plain = a.rank_correlation(records, a.mean_correlation, a.log_time)
+        partial = a.rank_correlation(records, a.mean_correlation, a.log_time, given)
+        static = a.rank_correlation(records, a.barrier, a.log_time)
+    except ValueError:
+        return []  # too few models so far
+    words = ("models that are less correlated hold longer", "they hold shorter")
+    return [
+        Answer(
+            "Is correlation related to stability over all models?",
+            f"Spearman {in_words(plain)}: {direction(plain, *words[::-1], none=0.0)}.",
+            title,
+        ),
+        Answer(
+            "Does it add to what force errors in and out of distribution say?",
+            f"Partial Spearman {in_words(partial)}: "
+            f"{direction(partial, *words[::-1], none=0.0)}.",
+            title,
+        ),
+        Answer(
+            "Does a static probe, the barrier of Hf-Hf scans, tell stability?",
+            f"Spearman {in_words(static)}: "
+            f"{direction(static, 'higher barriers hold longer', 'no', none=0.0)}.",
+            title,
+        ),
+    ]
+
+
+def _choice(records: Sequence[Record]) -> list[Answer]:
+    times = {v: a.paired(records, v, a.log_time) for v in DECORRELATED}
+    ranked = sorted(
+        ((v, e.exp()) for v, e in times.items() if e is not None),
+        key=lambda item: -item[1].value,
+    )
+    listed = ", ".join(f"{v} {e.value:.2f}" for v, e in ranked)
+    return [
+        Answer(
+            "Which schedule and coefficient?",
+            f"By the time held, ratio to no extension: {listed}.",
+            SECTIONS["explored"][0],
+        )
+    ]
