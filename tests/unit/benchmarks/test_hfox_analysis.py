@@ -23,6 +23,7 @@ def record(
     times: Any = (1.0, 2.0),
     force: float = 0.2,
     rho: float = 0.5,
+    barrier: float = 2.0,
 ) -> Record:
     """A record that holds what the analysis reads."""
     data = {
@@ -37,7 +38,9 @@ def record(
             name: {"forces_rmse": force} for name in (a.IN_DISTRIBUTION, *CONDITIONS)
         },
         "correlation": [{"mean_abs": rho, "effective_rank": 8.0, "channels": 32.0}],
-        "barriers": {c: {"Hf-Hf": {"barrier_eV": [1.0, 3.0]}} for c in CONDITIONS},
+        "barriers": {
+            c: {"Hf-Hf": {"barrier_eV": [barrier - 1, barrier + 1]}} for c in CONDITIONS
+        },
     }
     return Record("g", variant, seed, data)
 
