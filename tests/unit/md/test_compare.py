@@ -16,7 +16,7 @@ from nequip_decorr.md.compare import (
     score_difference,
     verdict,
 )
-from nequip_decorr.md.logrank import expected_failures, stratified_log_rank
+from nequip_decorr.md.logrank import LogRank, expected_failures, stratified_log_rank
 from nequip_decorr.md.score import Interval
 from tests.unit.md.published import HORIZON, PLACEBO, SIX_MP, as_replicas
 from tests.unit.md.synthetic import replica, run
@@ -230,7 +230,57 @@ def test_coverage_of_the_difference(monkeypatch, hazards, n_structures, size, sp
     ids=["first", "second", "none", "touches", "zero", "few", "nan"],
 )
 def test_verdict_says_no_more_than_the_interval(interval, n_pairs, words):
-    assert verdict(interval, n_pairs, ("A", "B")).startswith(words)
+    silent = LogRank(8, 8.0, 0.0, 1.0, 16)
+    assert verdict(interval, silent, n_pairs, ("A", "B")).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("z", "p_value", "words"),
+    [
+        (-3.5, 5e-4, "A fails later than B on these structures (log-rank p = 0.0005)"),
+        (3.5, 5e-4, "B fails later than A on these structures (log-rank p = 0.0005)"),
+        (-2.1, 0.036, "no difference shown"),
+        (None, None, "no difference shown"),
+    ],
+    ids=["first", "second", "two-chances", "no-failure"],
+)
+def test_verdict_where_only_the_order_of_failures_tells(z, p_value, words):
+    unsure = Interval(0.02, -0.1, 0.1)
+    assert verdict(unsure, LogRank(16, 9.0, z, p_value, 16), 16, ("A", "B")).startswith(
+        words
+    )
+    sure = Interval(0.2, 0.1, 0.3)
+    assert verdict(sure, LogRank(16, 9.0, z, p_value, 16), 16, ("A", "B")).startswith(
+        "A holds longer"
+    )
+    few = verdict(unsure, LogRank(5, 3.0, z, p_value, 5), 5, ("A", "B"))
+    assert few.startswith("no verdict")
+
+
+def test_early_failures_differ_although_their_share_of_the_horizon_does_not():
+    # all fail within 0.4 ps of 10, each of one model before its partner
+    rng = np.random.default_rng(0)
+    sooner = rng.uniform(0.1, 0.2, size=16)
+    a, b = pairs_of(2 * sooner, sooner, np.arange(16))
+    difference, _, _ = score_difference(a, b, TAU, np.arange(16))
+    assert difference.low < 0 < difference.high
+    log_rank = stratified_log_rank(a, b, TAU)
+    assert verdict(difference, log_rank, 16, ("A", "B")).startswith(
+        "A fails later than B"
+    )
+
+
+def test_models_alike_seldom_get_a_verdict():
+    # nominal: 5 % at most over both tests
+    rng = np.random.default_rng(1)
+    verdicts = []
+    for index in range(400):
+        times = rng.exponential(0.2, size=(2, 16))
+        a, b = pairs_of(*times, np.arange(16))
+        difference, _, _ = score_difference(a, b, TAU, np.arange(16), seed=index)
+        found = verdict(difference, stratified_log_rank(a, b, TAU), 16, ("A", "B"))
+        verdicts.append(not found.startswith("no difference"))
+    assert np.mean(verdicts) <= 0.05
 
 
 def test_fewer_pairs_could_not_be_significant():
