@@ -43,9 +43,8 @@ def answers(records: Sequence[Record]) -> list[Answer]:
         if any(r.grid == name for r in records)
     }
     found = []
-    for name in ("confirmed", "explored", "longer", "larger", "small"):
-        if name in sections:
-            found += _effect(sections[name], name)
+    for name in sorted(sections, key=lambda name: name != "confirmed"):
+        found += _effect(sections[name], name)
     if "explored" in sections:
         found += _relation(sections["explored"])
         found += _choice(sections["explored"])

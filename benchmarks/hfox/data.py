@@ -42,6 +42,11 @@ STRUCTURES = 16
 FRESH = "_fresh"
 
 
+IN_DISTRIBUTION = {f"hfo2_{t}K": t for t in (300, 600, 1200)}
+#: Whole stretches of time, so that no test frame neighbours a training frame.
+SPLIT = {"train": slice(0, 15), "val": slice(15, 19), "test": slice(19, 24)}
+
+
 @dataclass(frozen=True)
 class Run:
     """One MD run of the teacher; ``oxygens`` None keeps all of them."""
@@ -70,8 +75,8 @@ def runs() -> list[Run]:
     small = {"monoclinic": (2, 1, 1), "tetragonal": (2, 2, 1), "cubic": (2, 1, 1)}
     large = {"monoclinic": (2, 2, 1), "tetragonal": (2, 2, 2), "cubic": (2, 2, 1)}
     made = [
-        Run(f"hfo2_{temperature}K", i, p, small[p], temperature, None, 100, 24)
-        for temperature in (300, 600, 1200)
+        Run(group, i, p, small[p], temperature, None, 100, 24)
+        for group, temperature in IN_DISTRIBUTION.items()
         for i, p in enumerate(POLYMORPHS)
     ]
     for i in range(2 * STRUCTURES):
@@ -199,11 +204,12 @@ def assemble(folder: Path, out: Path) -> None:
     sets: dict[str, list[Atoms]] = {}
     for run in runs():
         frames: list[Atoms] = read(folder / f"{run.name}.extxyz", ":")
-        if run.frames == 24:
-            # whole stretches of time, so that no test frame neighbours a training frame
-            for name, part in (("train", slice(0, 15)), ("val", slice(15, 19))):
+        if run.group in IN_DISTRIBUTION:
+            for name, part in SPLIT.items():
                 sets.setdefault(f"hfo2_{name}", []).extend(frames[part])
-            sets.setdefault("hfo2_test", []).extend(frames[19:])
+                if run.temperature_K < 1000:
+                    cold = sets.setdefault(f"hfo2_cold_{name}", [])
+                    cold.extend(frames[part][:10])
         else:
             name = run.group + (FRESH if run.number >= STRUCTURES else "")
             sets.setdefault(name, []).extend(frames)

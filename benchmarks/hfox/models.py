@@ -100,6 +100,7 @@ FRESH = replace(SCALE, fresh=True)
 FIRST = ("none", "cosine-down", "constant-0.3", "epochs-40", "cosine-up", "sam")
 REST = tuple(v for v in VARIANTS if v not in FIRST)
 LARGER = ("num_scalar_features=64", "training_module.model.num_tensor_features=16")
+COLD = ("training_data=hfo2_cold", "trainer.max_epochs=120")
 LONGER = ("trainer.max_epochs=180",)
 
 #: Section of the results -> title and what it is.
@@ -111,6 +112,15 @@ SECTIONS = {
         "The chosen variant and a control, on four other seeds and 16 other start "
         "structures of each composition. Nothing was chosen by these numbers.",
     ),
+    "cold": (
+        "Fewer and colder frames",
+        "60 frames at 300 and 600 K, 120 epochs: almost the same number of steps. "
+        '"In distribution" is HfO2 at these temperatures.',
+    ),
+    "cold-larger": (
+        "Fewer and colder frames, a larger model",
+        "The same with 54 thousand weights.",
+    ),
     "longer": ("Longer training", "Three times the epochs, two seeds."),
     "larger": ("A larger model", "54 thousand weights, two seeds."),
 }
@@ -119,6 +129,8 @@ GRIDS = {
     # about 6 core-hours
     "cpu": [
         *jobs("explored", FIRST, (1, 2, 3, 4), SCALE),
+        *jobs("cold", (*FIRST[:5], "weight-noise"), (1, 2, 3, 4), SCALE, COLD),
+        *jobs("cold-larger", FIRST[:2], (1, 2, 3, 4), SCALE, (*COLD, *LARGER)),
         *jobs("explored", REST, (1, 2, 3, 4), SCALE),
         *jobs("confirmed", ("none", CHOSEN, "epochs-40"), (5, 6, 7, 8), FRESH),
         *jobs("longer", ("none", CHOSEN), (1, 2), FRESH, LONGER),
