@@ -153,3 +153,12 @@ def config_with(folder: Path, change: dict[str, object], name: str = "mine") -> 
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
+
+
+def compile_model(checkpoint: Path, target: str, path: Path) -> Path:
+    """Compile a checkpoint as a user does for ``target``; returns ``path``."""
+    options = ["--device", "cpu", "--mode", "aotinductor", "--target", target]
+    arguments = [str(checkpoint), str(path), *options]
+    made = run("nequip-compile", arguments, path.parent, timeout_s=500)
+    assert made.status == 0, made.output
+    return path

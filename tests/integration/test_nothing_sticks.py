@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .commands import DATA, config_with, run, train
+from .commands import DATA, compile_model, config_with, run, train
 
 pytestmark = pytest.mark.slow
 
@@ -43,11 +43,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     assert done.status == 0, done.output
     found = {"last.ckpt": checkpoint, "model.nequip.zip": package}
     for target in TARGETS:
-        path = folder / f"{target}.nequip.pt2"
-        options = ["--device", "cpu", "--mode", "aotinductor", "--target", target]
-        arguments = [str(checkpoint), str(path), *options]
-        done = run("nequip-compile", arguments, folder, timeout_s=500)
-        assert done.status == 0, done.output
+        path = compile_model(checkpoint, target, folder / f"{target}.nequip.pt2")
         found[path.name] = path
     script = folder / "script.nequip.pth"
     writer = str(Path(__file__).with_name("torchscript.py"))

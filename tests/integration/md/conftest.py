@@ -4,6 +4,7 @@ from pathlib import Path
 
 import ase.io
 import pytest
+import torch
 
 from tests.integration import commands
 
@@ -31,12 +32,16 @@ def package(checkpoint) -> Path:
 def compiled(checkpoint) -> Path:
     """The same model compiled for ase."""
     path = checkpoint.with_name("tiny.nequip.pt2")
-    options = ["--device", "cpu", "--mode", "aotinductor", "--target", "ase"]
-    made = commands.run(
-        "nequip-compile", [checkpoint.name, path.name, *options], checkpoint.parent
-    )
-    assert made.status == 0, made.output
-    return path
+    return commands.compile_model(checkpoint, "ase", path)
+
+
+@pytest.fixture
+def one_thread():
+    """As a run has it: sums depend on how many threads share them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

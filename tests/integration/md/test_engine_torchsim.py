@@ -44,15 +44,7 @@ from tests.integration.md.batched import (
     same,
 )
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As a run has it: sums depend on how many threads share them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # --- the same physics as ase ---------------------------------------------------------
 

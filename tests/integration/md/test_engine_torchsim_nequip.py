@@ -31,26 +31,14 @@ from tests.integration.md.batched import (
     same,
 )
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As a run has it: sums depend on how many threads share them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def batch_model(checkpoint) -> Path:
     """The tiny model compiled for batches."""
     path = checkpoint.with_name("batch.nequip.pt2")
-    options = ["--device", "cpu", "--mode", "aotinductor", "--target", "batch"]
-    made = commands.run(
-        "nequip-compile", [checkpoint.name, path.name, *options], checkpoint.parent
-    )
-    assert made.status == 0, made.output
-    return path
+    return commands.compile_model(checkpoint, "batch", path)
 
 
 @pytest.fixture(scope="module")
