@@ -1,7 +1,7 @@
 """The data of the benchmark: HfOx labelled by SevenNet-0, made by MD with it.
 
 ``python -m benchmarks.hfox.data`` makes everything again, two runs at a time, and goes
-on where it stopped (45 minutes on two cores; needs ``pip install sevenn==0.13.0``).
+on where it stopped (25 minutes on two cores; needs ``pip install sevenn==0.13.0``).
 The files that it made are in the repository with their checksums; MD is chaotic, so
 another machine gives other frames of the same kind.
 """
@@ -36,10 +36,7 @@ FRICTION_PER_FS = 0.02
 EVERY = 10  #: steps from one kept frame to the next
 
 POLYMORPHS = ("monoclinic", "tetragonal", "cubic")
-#: Out of distribution: structures to choose by, and as many that nothing is chosen by,
-#: whose files end in ``_fresh``.
-STRUCTURES = 16
-FRESH = "_fresh"
+STRUCTURES = 16  #: of each kind out of distribution
 
 
 IN_DISTRIBUTION = {f"hfo2_{t}K": t for t in (300, 600, 1200)}
@@ -71,7 +68,7 @@ class Run:
 
 
 def runs() -> list[Run]:
-    """All runs: nine in distribution, 32 of each kind out of it."""
+    """All runs: nine in distribution, 16 of each kind out of it."""
     small = {"monoclinic": (2, 1, 1), "tetragonal": (2, 2, 1), "cubic": (2, 1, 1)}
     large = {"monoclinic": (2, 2, 1), "tetragonal": (2, 2, 2), "cubic": (2, 2, 1)}
     made = [
@@ -79,7 +76,7 @@ def runs() -> list[Run]:
         for group, temperature in IN_DISTRIBUTION.items()
         for i, p in enumerate(POLYMORPHS)
     ]
-    for i in range(2 * STRUCTURES):
+    for i in range(STRUCTURES):
         p = POLYMORPHS[i % 3]
         made += [
             Run("hfo1.12_1200K", i, p, large[p], 1200, 18, 100, 6),
@@ -211,10 +208,9 @@ def assemble(folder: Path, out: Path) -> None:
                     cold = sets.setdefault(f"hfo2_cold_{name}", [])
                     cold.extend(frames[part][:10])
         else:
-            name = run.group + (FRESH if run.number >= STRUCTURES else "")
-            sets.setdefault(name, []).extend(frames)
+            sets.setdefault(run.group, []).extend(frames)
             # a copy has no labels
-            sets.setdefault(f"{name}_start", []).append(frames[-1].copy())
+            sets.setdefault(f"{run.group}_start", []).append(frames[-1].copy())
     out.mkdir(parents=True, exist_ok=True)
     for name, frames in sets.items():
         write(out / f"{name}.extxyz", frames, format="extxyz")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ase import Atoms
 from ase.io import read
 
 from nequip_decorr.inspect import inspect_file
@@ -28,7 +29,6 @@ from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.results import RunResult, write_atomic
 from nequip_decorr.md.run import run_stability
 
-from .data import FRESH
 from .probe import barriers
 
 HERE = Path(__file__).resolve().parent
@@ -49,7 +49,6 @@ class Scale:
 
     Attributes:
         structures: how many start structures of each composition.
-        fresh: whether those that nothing was chosen by.
         horizon_ps: of MD out of distribution.
         drift_ps: of NVE in distribution, four structures at 300 K.
     """
@@ -57,12 +56,13 @@ class Scale:
     structures: int
     horizon_ps: float
     drift_ps: float
-    fresh: bool = False
 
-    def files(self, condition: str) -> tuple[str, str]:
-        """Names of the start structures and of the teacher's frames."""
-        name = condition + (FRESH if self.fresh else "")
-        return f"{name}_start.extxyz@:{self.structures}", f"{name}.extxyz"
+    def start(self, data: Path, condition: str) -> list[Atoms]:
+        """Start structures."""
+        found: list[Atoms] = read(
+            data / f"{condition}_start.extxyz", f":{self.structures}"
+        )
+        return found
 
 
 def call(command: list[str | Path], log: Path) -> float:
@@ -139,17 +139,16 @@ def stability(
             replicas=1,
             frame_interval_steps=10,
         )
-        start, reference = scale.files(name)
         out = folder / f"md-{name}"
         run_stability(
             model,
-            read(data / start),
+            scale.start(data, name),
             protocol,
             output=out,
             device=device,
             engine="torchsim" if device == "cuda" else "ase",
         )
-        result = add_fidelity(out / "result.json", data / reference)
+        result = add_fidelity(out / "result.json", data / f"{name}.extxyz")
         found[name] = summary(result)
         machine = {k: v for k, v in result.machine.items() if k in MACHINE}
     return found, machine
@@ -217,7 +216,7 @@ def measure(
     checkpoint = folder / "best.ckpt"
     simulated, machine = stability(model, folder, data, scale, device)
     handle = load_model(model if device == "cpu" else checkpoint)
-    starts = {name: read(data / scale.files(name)[0]) for name in CONDITIONS}
+    starts = {name: scale.start(data, name) for name in CONDITIONS}
     return {
         **trained,
         "scale": asdict(scale),

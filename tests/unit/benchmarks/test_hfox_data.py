@@ -79,11 +79,13 @@ def test_the_teacher_never_comes_near_a_failure(name: str) -> None:
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_fresh_structures_are_others(condition: str) -> None:
-    first = read(data.DATA / f"{condition}_start.extxyz", ":")
-    fresh = read(data.DATA / f"{condition}{data.FRESH}_start.extxyz", ":")
-    assert len(first) == len(fresh) == data.STRUCTURES
-    assert not {a.info["run"] for a in first} & {a.info["run"] for a in fresh}
+def test_start_structures_are_the_ends_of_runs_of_their_own(condition: str) -> None:
+    starts = read(data.DATA / f"{condition}_start.extxyz", ":")
+    frames = read(data.DATA / f"{condition}.extxyz", ":")
+    assert len({a.info["run"] for a in starts}) == data.STRUCTURES
+    for atoms, last in zip(starts, frames[5::6], strict=True):
+        assert np.array_equal(atoms.positions, last.positions)
+        assert atoms.calc is None
 
 
 @pytest.mark.parametrize("grid", GRIDS)
