@@ -203,9 +203,14 @@ def _alone(rows: Centred) -> Part:
 def _together(parts: list[Centred], drawn: int, weight: float, group: Any) -> Whole:
     """The same over all ranks: sums about the origin, added in one collective."""
     sums = [part.about_origin() for part in parts]
-    counts = [float(drawn), *(len(part.z) * weight for part in parts)]
-    count = torch.tensor(counts, dtype=torch.float64).to(sums[0][0].device)
-    flat = torch.cat([count, *(x.flatten() * weight for pair in sums for x in pair)])
+    counts = [drawn, *(len(part.z) * weight for part in parts)]
+    # filled on the device: a copy to it would make the host wait
+    flat = torch.cat(
+        [
+            *(sums[0][0].new_full((1,), count) for count in counts),
+            *(x.flatten() * weight for pair in sums for x in pair),
+        ]
+    )
     torch.distributed.all_reduce(flat, group=group)
     sizes = [1, *[1] * len(parts), *(x.numel() for pair in sums for x in pair)]
     rows, *rest = torch.split(flat, sizes)
