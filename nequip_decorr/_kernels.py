@@ -24,8 +24,11 @@ _ROWS_AT_ONCE = 4096
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
     """Neither autocast nor TF32: both would put an error of 1e-3 into R."""
+    # entering a context takes as long as a small operator: only those that matter
+    autocast = torch.is_autocast_enabled(device.type)
+    outside = torch.autocast(device.type, enabled=False) if autocast else nullcontext()
     tf32_off = _without_tf32() if device.type == "cuda" else nullcontext()
-    with torch.autocast(device.type, enabled=False), tf32_off:
+    with outside, tf32_off:
         yield
 
 
