@@ -2,13 +2,14 @@
 # make evidence     the benchmark on hafnium oxide (6 core-hours; goes on where it stopped;
 #                   GRID=gpu for larger models), make evidence-small a part in 20 minutes
 # make test         all tests (make test-fast leaves out the slow ones)
+# make overhead     cost of the term in training steps, into benchmarks/overhead.md
 # make lint         formatting, lint, types, layering
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart evidence evidence-small test test-fast coverage lint format clean
+.PHONY: quickstart overhead evidence evidence-small test test-fast coverage lint format clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,6 +28,9 @@ evidence: .venv/installed
 
 evidence-small: .venv/installed
 	$(BIN)/python -m benchmarks.hfox.evidence --grid small --out outputs/evidence-small
+
+overhead: .venv/installed
+	$(BIN)/python benchmarks/overhead.py
 
 test: .venv/installed
 	$(BIN)/pytest -n 2 --dist loadscope

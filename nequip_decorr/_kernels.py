@@ -1,16 +1,17 @@
-"""The two differentiable steps of the loss term, with hand-written gradients.
+"""The differentiable steps of the loss term, with hand-written gradients.
 
-Features to moments, moments to penalty. Autograd through the same formulas gives the
-same gradients (a test compares them) at several times the cost: it multiplies each
-matrix twice where symmetry needs once, and small tensors cost by the operator. Each
-gradient is that of the formula in :mod:`.functional`, once differentiable.
+Features to moments, moments to penalty, and both in one. Autograd through the same
+formulas gives the same gradients (a test compares them) at several times the cost: it
+multiplies each matrix twice where symmetry needs once, and small tensors cost by the
+operator. Each gradient is that of the formula in :mod:`.functional`, once
+differentiable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,8 +24,11 @@ _ROWS_AT_ONCE = 4096
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
     """Neither autocast nor TF32: both would put an error of 1e-3 into R."""
+    # entering a context takes as long as a small operator: only those that matter
+    autocast = torch.is_autocast_enabled(device.type)
+    outside = torch.autocast(device.type, enabled=False) if autocast else nullcontext()
     tf32_off = _without_tf32() if device.type == "cuda" else nullcontext()
-    with torch.autocast(device.type, enabled=False), tf32_off:
+    with outside, tf32_off:
         yield
 
 
@@ -58,65 +62,154 @@ def _refuse_second_derivative() -> None:
         )
 
 
+class Centred(NamedTuple):
+    """Rows (N, L, C) about their mean, in a unit of their own for each block.
+
+    Attributes:
+        z: deviations over the unit, in the dtype of the rows.
+        unit: largest deviation of each block, (L,), in that dtype.
+        centre: what was taken out, (L, C), float64.
+        total: sum of ``z``, (L, C), float64: not quite 0, since the mean is rounded; 0
+            where deviations are from 0.
+        gram: sum of z z^T, (L, C, C), float64.
+    """
+
+    z: Tensor
+    unit: Tensor
+    centre: Tensor
+    total: Tensor
+    gram: Tensor
+
+    def about_origin(self) -> tuple[Tensor, Tensor]:
+        """Sums of x and x x^T, float64."""
+        unit = self.unit.double()[:, None]
+        total, centre = self.total * unit, self.centre
+        # sum x x^T = gram + t c^T + c t^T + N c c^T with t the total about c: half and
+        # its transpose. Float32 products are not quite symmetric, and a mean of 1000
+        # standard deviations would bring that into the gradient.
+        first = torch.add(total, centre, alpha=self.z.shape[0])
+        half = self.gram * (0.5 * unit * unit)[..., None]
+        half = half + (0.5 * (total + first))[:, :, None] * centre[:, None, :]
+        return first, half + half.transpose(1, 2)
+
+
+def centre_rows(x: Tensor, centred: bool = True) -> Centred:
+    """Sums of rows (N, L, C) in one product; deviations are from 0 unless ``centred``.
+
+    The product runs in the dtype of the features, after centring (uncentred, float32
+    loses everything at a mean of 1000 standard deviations) and in units of the largest
+    deviation of the block (otherwise 1e-20 underflows and 1e+20 overflows).
+    """
+    if len(x) == 0:
+        none = x.sum(dim=0).double()
+        empty = none[:, :, None] * none[:, None, :]
+        return Centred(x, x.new_ones(x.shape[1]), none, none, empty)
+    with _full_precision(x.device):
+        centre = x.mean(dim=0)
+        centre = centre if centred else torch.zeros_like(centre)
+        z = x - centre if centred else x
+        unit = z.abs().amax(dim=(0, 2)).clamp_min(torch.finfo(x.dtype).tiny)
+        z = z / unit[:, None]
+        grams = [
+            torch.bmm(part.permute(1, 2, 0), part.transpose(0, 1)).double()
+            for part in torch.split(z, _ROWS_AT_ONCE)
+        ]
+    gram = grams[0] if len(grams) == 1 else torch.stack(grams).sum(dim=0)
+    total = z.sum(dim=0) if centred else centre
+    return Centred(z, unit, centre.double(), total.double(), gram)
+
+
+class Correlated(NamedTuple):
+    """What the gradient of a mean correlation takes.
+
+    Attributes:
+        r: R off the diagonal, (L, C, C).
+        inverse: one over the floored standard deviations, 0 for dead channels, (L, C).
+        pairs: number of pairs of live channels, both ways, (L,).
+    """
+
+    r: Tensor
+    inverse: Tensor
+    pairs: Tensor
+
+
+def score(
+    cov: Tensor, mean: Tensor, square: bool, floor: float, live: Callable[..., Tensor]
+) -> tuple[Tensor, Correlated]:
+    """Mean R^2 or |R| over pairs of live channels, (L,), of covariances (L, C, C).
+
+    All float64. ``live`` is the function that tells live channels from variances and
+    means.
+    """
+    diagonal = cov.diagonal(dim1=1, dim2=2)
+    mask = live(diagonal, mean)
+    floored = torch.add(diagonal, diagonal.mean(dim=1, keepdim=True), alpha=floor)
+    inverse = torch.where(mask, floored, torch.inf).rsqrt()
+    r = cov * inverse[:, :, None] * inverse[:, None, :]
+    r.diagonal(dim1=1, dim2=2).zero_()
+    count = mask.sum(dim=1)
+    pairs = (count * (count - 1)).clamp_min(1).double()
+    total = (r * r if square else r.abs()).sum(dim=(1, 2))
+    # rounding of duplicated channels may pass 1 by an ulp
+    return (total / pairs).clamp_max(1.0), Correlated(r, inverse, pairs)
+
+
+def slope(of: Correlated, factor: Tensor, square: bool, floor: float) -> Tensor:
+    """Gradient of ``factor`` (L,) times the value by the covariances, symmetric."""
+    r, inverse, pairs = of
+    share = (factor / pairs)[:, None, None]
+    matrix = r * (2.0 * share) if square else r.sign() * share
+    # by the floored variance of a channel, which normalises its row and column
+    by_variance = (matrix * r).sum(dim=2) * inverse * inverse
+    by_variance = torch.add(
+        by_variance, by_variance.mean(dim=1, keepdim=True), alpha=floor
+    )
+    matrix = matrix * inverse[:, :, None] * inverse[:, None, :]
+    matrix.diagonal(dim1=1, dim2=2).copy_(by_variance.neg())
+    return matrix
+
+
 class RawMoments(torch.autograd.Function):
     """Weighted sums of x and x x^T over rows (N, L, C), float64, about the origin.
 
-    The product runs in the dtype of the features, after centring (uncentred, float32
-    loses everything at a mean of 1000 standard deviations) and scaling by the largest
-    deviation of the block (unscaled, 1e-20 underflows and 1e+20 overflows); the shift
-    back to the origin in float64. The centre counts as a constant: the sums do not
-    depend on it.
+    The shift back to the origin runs in float64. The centre counts as a constant: the
+    sums do not depend on it.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-        with _full_precision(x.device):
-            centre = x.mean(dim=0)
-            z = x - centre
-            scale = z.abs().amax(dim=(0, 2))
-            scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-            z = z / scale[:, None]
-            grams = [
-                torch.bmm(part.permute(1, 2, 0), part.transpose(0, 1)).double()
-                for part in torch.split(z, _ROWS_AT_ONCE)
-            ]
-        wide, centre = scale.double()[:, None], centre.double()
-        ctx.save_for_backward(z, scale, centre)
+        rows = centre_rows(x)
+        ctx.save_for_backward(rows.z, rows.unit, rows.centre)
         ctx.weight = weight
-        gram = grams[0] if len(grams) == 1 else torch.stack(grams).sum(dim=0)
-        total = z.sum(dim=0).double() * wide
-        # sum x x^T = gram + t c^T + c t^T + N c c^T with t the total about c: half and
-        # its transpose. Float32 products are not quite symmetric, and a mean of 1000
-        # standard deviations would bring that into the gradient.
-        first = total + x.shape[0] * centre
-        half = gram * (0.5 * wide * wide)[..., None]
-        half = half + (0.5 * (total + first))[:, :, None] * centre[:, None, :]
-        return first * weight, (half + half.transpose(1, 2)) * weight
+        first, second = rows.about_origin()
+        return first * weight, second * weight
 
     @staticmethod
     def backward(
         ctx: Any, grad_first: Tensor, grad_second: Tensor
     ) -> tuple[Tensor, None]:
         _refuse_second_derivative()
-        z, scale, centre = ctx.saved_tensors
-        wide = scale.double()[:, None] * ctx.weight
+        z, unit, centre = ctx.saved_tensors
         symmetric = grad_second + grad_second.transpose(1, 2)
         constant = grad_first + (symmetric * centre[:, None, :]).sum(dim=2)
-        matrix = symmetric * (wide * scale.double()[:, None])[..., None]
-        with _full_precision(z.device):
-            grad = torch.baddbmm(
-                (constant * wide).to(z.dtype)[:, None, :],
-                z.transpose(0, 1),
-                matrix.to(z.dtype),
-            )
-        result: Tensor = grad.transpose(0, 1) / scale[:, None]
-        return result, None
+        matrix = symmetric * (unit.double() * ctx.weight)[:, None, None]
+        return _by_rows(z, matrix, constant[:, None, :] * ctx.weight), None
+
+
+def _by_rows(z: Tensor, matrix: Tensor, constant: Tensor) -> Tensor:
+    """Rows z @ matrix + constant, (N, L, C), of float64 (L, C, C) and (L, 1, C)."""
+    with _full_precision(z.device):
+        grad = torch.baddbmm(
+            constant.to(z.dtype), z.transpose(0, 1), matrix.to(z.dtype)
+        )
+    result: Tensor = grad.transpose(0, 1)
+    return result
 
 
 class MeanCorrelation(torch.autograd.Function):
     """Mean R^2 or |R| over pairs of live channels, (L,), of sums as above (symmetric).
 
-    ``live`` is the function that tells live channels from variances and means.
+    ``live`` as for :func:`score`.
     """
 
     @staticmethod
@@ -131,31 +224,61 @@ class MeanCorrelation(torch.autograd.Function):
     ) -> Tensor:
         weight = weight.clamp_min(torch.finfo(torch.float64).tiny)
         mean = first / weight
-        r = second / weight - mean[:, :, None] * mean[:, None, :]
-        diagonal = r.diagonal(dim1=1, dim2=2)
-        mask = live(diagonal, mean)
-        floored = diagonal + floor * diagonal.mean(dim=1, keepdim=True)
-        inverse = torch.where(mask, floored, torch.inf).rsqrt()
-        r = r * inverse[:, :, None] * inverse[:, None, :]
-        r.diagonal(dim1=1, dim2=2).zero_()
-        count = mask.sum(dim=1)
-        pairs = (count * (count - 1)).clamp_min(1).double()
-        ctx.save_for_backward(weight, mean, r, inverse, pairs)
+        cov = second / weight - mean[:, :, None] * mean[:, None, :]
+        value, correlated = score(cov, mean, square, floor, live)
+        ctx.save_for_backward(weight, mean, *correlated)
         ctx.square, ctx.floor = square, floor
-        total = (r * r).sum(dim=(1, 2)) if square else r.abs().sum(dim=(1, 2))
-        value: Tensor = total / pairs
         return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivative()
-        weight, mean, r, inverse, pairs = ctx.saved_tensors
-        share = (grad / (pairs * weight))[:, None, None]
-        slope = r * (2.0 * share) if ctx.square else r.sign() * share
-        # by the floored variance of a channel, which normalises its row and column
-        by_variance = -(slope * r).sum(dim=2) * inverse * inverse
-        by_variance = by_variance + ctx.floor * by_variance.mean(dim=1, keepdim=True)
-        matrix = slope * inverse[:, :, None] * inverse[:, None, :]
-        matrix.diagonal(dim1=1, dim2=2).copy_(by_variance)
+        weight, mean, *saved = ctx.saved_tensors
+        matrix = slope(Correlated(*saved), grad / weight, ctx.square, ctx.floor)
         by_first = -2.0 * (matrix * mean[:, None, :]).sum(dim=2)
         return None, by_first, matrix, None, None, None
+
+
+class RowCorrelation(torch.autograd.Function):
+    """The same of rows (N, L, C), in one step.
+
+    The covariances may be those of more rows than these (of other ranks), which are
+    constants here.
+
+    Args:
+        x: the rows, for the gradient.
+        rows: the same, centred. In their unit:
+        cov: covariances, (L, C, C).
+        mean: means, (L, C).
+        shift: centre of the rows less the mean, (L, C).
+        share: what each row counts for in the covariances.
+        square, floor, live: as for :func:`score`.
+    """
+
+    @staticmethod
+    def forward(  # noqa: PLR0917 - autograd functions take positional arguments
+        ctx: Any,
+        x: Tensor,
+        rows: Centred,
+        cov: Tensor,
+        mean: Tensor,
+        shift: Tensor,
+        share: Any,
+        square: bool,
+        floor: float,
+        live: Any,
+    ) -> Tensor:
+        value, correlated = score(cov, mean, square, floor, live)
+        ctx.save_for_backward(rows.z, rows.unit, shift, *correlated)
+        ctx.share, ctx.square, ctx.floor = share, square, floor
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_derivative()
+        z, unit, shift, *saved = ctx.saved_tensors
+        # twice: by the row and by the column of the covariance
+        factor = grad * (2.0 * ctx.share) / unit
+        matrix = slope(Correlated(*saved), factor, ctx.square, ctx.floor)
+        by_rows = _by_rows(z, matrix, torch.bmm(shift[:, None, :], matrix))
+        return by_rows, *(None,) * 8

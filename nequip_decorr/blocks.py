@@ -167,7 +167,7 @@ def block_moments(
     Raises:
         ValueError: when a field is not floating, or does not have the channels.
     """
-    x = _stack(fields, blocks)
+    x = stack_blocks(fields, blocks)
     m = moments(x, weight)
     dim = blocks[0].dim
     first = m.first if blocks[0].centred else torch.zeros_like(m.first)
@@ -176,8 +176,23 @@ def block_moments(
     return Moments(m.rows / dim, m.weight / dim, first, m.second)
 
 
-def _stack(fields: Mapping[str, Tensor], blocks: Sequence[Block]) -> Tensor:
-    """Blocks side by side, (rows * dim, L, channels)."""
+def stack_blocks(
+    fields: Mapping[str, Tensor],
+    blocks: Sequence[Block],
+    chosen: Mapping[int, Tensor] | None = None,
+) -> Tensor:
+    """Blocks side by side, (rows * dim, L, channels).
+
+    Args:
+        fields: features (rows, ...) of equal numbers of rows.
+        blocks: alike in ``dim`` and ``centred``, and in channels once these are chosen.
+        chosen: which channels to take, by the number of channels of a block; all of
+            any other block.
+
+    Raises:
+        ValueError: when a field is not floating, or does not have the channels.
+    """
+    chosen = chosen or {}
     first = blocks[0]
     channels = first.channels
     one_after_the_other = [
@@ -187,8 +202,15 @@ def _stack(fields: Mapping[str, Tensor], blocks: Sequence[Block]) -> Tensor:
     if first.dim == first.step == 1 and list(blocks) == one_after_the_other:
         x = _flat(fields, blocks[-1])
         # a view: nothing is copied
-        return as_blocks(x.narrow(1, first.start, len(blocks) * channels), channels)
-    return torch.stack([_select(_flat(fields, block), block) for block in blocks], 1)
+        x = as_blocks(x.narrow(1, first.start, len(blocks) * channels), channels)
+        return x.index_select(2, chosen[channels]) if channels in chosen else x
+    parts = []
+    for block in blocks:
+        part = _select(_flat(fields, block), block)
+        if block.channels in chosen:
+            part = part.index_select(1, chosen[block.channels])
+        parts.append(part)
+    return torch.stack(parts, 1)
 
 
 def _flat(fields: Mapping[str, Tensor], block: Block) -> Tensor:

@@ -15,6 +15,7 @@ from .features import Features, check_kind, find_features, tap
 from .functional import VARIANCE_FLOOR
 from .logs import block_values, restart_line
 from .metric import EdgeCorrelation
+from .sampled import MAX_CHANNELS, MAX_EDGES, SampledCorrelation
 from .schedules import SCHEDULES, ControlLaw, Schedule, check_number
 from .steering import Scheduled, Steering, Targeted
 
@@ -81,8 +82,12 @@ class EdgeDecorrelation(Callback):
             Tensors correlate by irrep, see :mod:`nequip_decorr.blocks`.
         field: another field that the model outputs, made of scalars.
         layer_dim: channels of one layer of it; null makes it one layer.
-        layers, layer_weights, penalty, variance_floor, max_edges, seed: as
+        layers, layer_weights, penalty, variance_floor, seed: as
             :class:`nequip_decorr.EdgeCorrelation`.
+        max_edges, max_channels: the term takes at most this many edges of each rank's
+            batch, and channels of each layer, drawn anew at each step; null takes all.
+            Beyond them its cost does not grow. For what they do to its accuracy see
+            :class:`nequip_decorr.sampled.SampledCorrelation`; validation uses all.
 
     Raises:
         ValueError: before training starts, for options out of range, a model without
@@ -119,7 +124,8 @@ class EdgeDecorrelation(Callback):
         layer_weights: Sequence[float] | None = None,
         penalty: str = "square",
         variance_floor: float = VARIANCE_FLOOR,
-        max_edges: int | None = None,
+        max_edges: int | None = MAX_EDGES,
+        max_channels: int | None = MAX_CHANNELS,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -157,16 +163,19 @@ class EdgeDecorrelation(Callback):
         self.features = features
         self.field = field
         self.layer_dim = layer_dim
-        self._metric_options = {
+        self._metric_options: dict[str, Any] = {
             "layers": layers,
             "layer_weights": layer_weights,
             "penalty": penalty,
             "variance_floor": variance_floor,
-            "max_edges": max_edges,
             "seed": seed,
         }
+        self._limits: dict[str, Any] = {
+            "max_edges": max_edges,
+            "max_channels": max_channels,
+        }
         # options are checked here, before data are read and a model is built
-        EdgeCorrelation(**self._metric_options)  # type: ignore[arg-type]
+        SampledCorrelation(**self._limits, **self._metric_options)
         self._settings = {
             "schedule": schedule,
             "coeff": coeff,
@@ -183,11 +192,12 @@ class EdgeDecorrelation(Callback):
             "max_coeff": max_coeff,
             "features": features,
             **{key: plain(value) for key, value in self._metric_options.items()},
+            **self._limits,
         }
         self._restored_settings: dict[str, Any] | None = None
         self._found: Features | None = None
         self._taps: list[Any] = []
-        self._loss_term: EdgeCorrelation | None = None
+        self._loss_term: SampledCorrelation | None = None
         self._monitors: list[EdgeCorrelation] = []
         self._resolved_horizon = 0.0
         self._steps_per_unit = 1.0
@@ -211,13 +221,22 @@ class EdgeDecorrelation(Callback):
                     "expected `training_module.loss` to be a loss, got null; configure "
                     "one, for example nequip.train.EnergyForceLoss"
                 )
-            self._loss_term = self._new_metric(dist_sync_on_step=True)
+            self._loss_term = SampledCorrelation(
+                blocks=self._found.blocks,
+                dist_sync_on_step=True,
+                **self._limits,
+                **self._metric_options,
+            )
+            self._loss_term.checked_by_callback = True
             _host.add_metric(pl_module.loss, self.name, self._loss_term)
             _host.set_coefficient(pl_module.loss, self.name, 0.0)
         if self.monitor and not self._monitors:
             for manager in pl_module.val_metrics:
                 if manager is not None:
-                    metric = self._new_metric(max_edges=None)
+                    metric = EdgeCorrelation(
+                        blocks=self._found.blocks, **self._metric_options
+                    )
+                    metric.checked_by_callback = True
                     _host.add_metric(manager, self.name, metric)
                     self._monitors.append(metric)
 
@@ -278,7 +297,7 @@ class EdgeDecorrelation(Callback):
         term = self._loss_term
         if not (stepped and self.steering.needs_measurement and term is not None):
             return
-        if term.last_batches and self.name in pl_module.loss.entries:
+        if term.update_called and self.name in pl_module.loss.entries:
             self.steering.measured(float(term.last_mean_square()))
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -325,15 +344,6 @@ class EdgeDecorrelation(Callback):
         for handle in self._taps:
             handle.remove()
         self._taps = []
-
-    def _new_metric(self, **overrides: Any) -> EdgeCorrelation:
-        if self._found is None:  # pragma: no cover
-            raise RuntimeError("expected the features to be known")
-        metric = EdgeCorrelation(
-            blocks=self._found.blocks, **{**self._metric_options, **overrides}
-        )
-        metric.checked_by_callback = True
-        return metric
 
     def _check_layers(self, found: Features) -> None:
         layers: Any = self._metric_options["layers"]

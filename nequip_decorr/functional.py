@@ -117,6 +117,12 @@ def as_blocks(features: Tensor, layer_dim: int | None = None) -> Tensor:
     return features.view(features.shape[0], width // channels, channels)
 
 
+def widened(blocks: Tensor) -> Tensor:
+    """Features with half precision raised to float32."""
+    half = blocks.dtype in (torch.float16, torch.bfloat16)
+    return blocks.float() if half else blocks
+
+
 def moments(blocks: Tensor, weight: float = 1.0) -> Moments:
     """Sum rows to moments, differentiably (once).
 
@@ -134,9 +140,9 @@ def moments(blocks: Tensor, weight: float = 1.0) -> Moments:
         # a part of the graph all the same, so that backward works without edges
         nothing = blocks.sum(dim=0).double()
         return Moments(rows, rows, nothing, nothing[:, :, None] * nothing[:, None, :])
-    if blocks.dtype in (torch.float16, torch.bfloat16):
-        blocks = blocks.float()
-    first, second = RawMoments.apply(blocks, weight)  # type: ignore[no-untyped-call]
+    first, second = RawMoments.apply(  # type: ignore[no-untyped-call]
+        widened(blocks), weight
+    )
     return Moments(rows, rows * weight, first, second)
 
 
@@ -163,10 +169,11 @@ def live_channels(m: Moments) -> Tensor:
     """
     with torch.no_grad():
         variance = covariance(m).diagonal(dim1=1, dim2=2)
-        return _live(variance, m.first / m.weight.clamp_min(_TINY))
+        return are_live(variance, m.first / m.weight.clamp_min(_TINY))
 
 
-def _live(variance: Tensor, mean: Tensor) -> Tensor:
+def are_live(variance: Tensor, mean: Tensor) -> Tensor:
+    """The same by variances and means (L, C)."""
     threshold = torch.maximum(
         DEAD_RELATIVE_TO_BLOCK * variance.mean(dim=1, keepdim=True),
         DEAD_RELATIVE_TO_MEAN * mean * mean,
@@ -203,10 +210,9 @@ def penalty(m: Moments, kind: str = "square", floor: float = VARIANCE_FLOOR) -> 
         raise ValueError(f"expected `penalty` to be one of {PENALTIES}, got '{kind}'")
     square = kind == "square"
     values: Tensor = MeanCorrelation.apply(  # type: ignore[no-untyped-call]
-        m.weight, m.first, m.second, square, floor, _live
+        m.weight, m.first, m.second, square, floor, are_live
     )
-    # rounding of duplicated channels may pass 1 by an ulp
-    return values.clamp(0.0, 1.0)
+    return values
 
 
 def debias(mean_square: Tensor, rows: Tensor) -> Tensor:
@@ -333,3 +339,27 @@ def subsample_rows(
     within = (uniform[:keep] * size).long()
     shift = (uniform[keep] * total).long()
     return (border[:-1] + within + shift) % total
+
+
+def subsample_channels(
+    total: int, keep: int, seed: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    r"""Draw ``keep`` of ``total`` channels, each pair of them equally likely.
+
+    So the mean over the pairs that were drawn is an unbiased estimate of that over all
+    pairs, with a standard deviation of at most :math:`\sigma\sqrt{2/\mathrm{keep}}`,
+    where :math:`\sigma` is that of the pairs' values (Hoeffding 1948, for draws with
+    replacement; less without).
+
+    Args:
+        total: number of channels.
+        keep: number of channels to draw, at most ``total``.
+        seed: as for :func:`subsample_rows`.
+        device: where the indices are wanted.
+
+    Returns:
+        distinct indices, int64, shape ``(keep,)``.
+    """
+    generator = torch.Generator(device=device)
+    generator.manual_seed(seed)
+    return torch.randperm(total, generator=generator, device=device)[:keep]

@@ -123,7 +123,7 @@ class EdgeCorrelation(Metric):
         self.max_edges = max_edges
         self.seed = seed
         self.blocks = None if blocks is None else list(blocks)
-        self._groups, self._shares = _arrange(self.blocks)
+        self._groups, self._shares = arrange(self.blocks)
         check_options(self)
         self.step = 0
         #: moments of the last batch over all ranks, one for each group of blocks that
@@ -154,19 +154,22 @@ class EdgeCorrelation(Metric):
         torchmetrics' own forward would compute the moments twice when it synchronises
         on each step, as NequIP asks of loss terms.
         """
-        batch = self._batch_moments(preds)
-        self._accumulate(_detached(batch))
+        value = self._add_batch(preds)
         self._update_count += 1
         self._computed = None
-        if self.dist_sync_on_step and self.distributed_available_fn():
-            batch = self._over_ranks(batch)
-        self.last_batches = _detached(batch)
-        value = self._value(batch)
         if not self.checked_by_callback:
             self.check_finite(value.item(), f"step {self.step}")
         if torch.is_grad_enabled():
             self.step += 1
         return value
+
+    def _add_batch(self, preds: Mapping[str, Tensor]) -> Tensor:
+        batch = self._batch_moments(preds)
+        self._accumulate(_detached(batch))
+        if self.dist_sync_on_step and self.distributed_available_fn():
+            batch = self._over_ranks(batch)
+        self.last_batches = _detached(batch)
+        return self._value(batch)
 
     @property
     def last_batch(self) -> Moments | None:
@@ -234,8 +237,7 @@ class EdgeCorrelation(Metric):
         if isfinite(value):
             return
         field, layer = self.field, "?"
-        for m, group in zip(self.last_batches, self._groups, strict=False):
-            finite = m.second.isfinite().all(dim=2).all(dim=1)
+        for finite, group in zip(self._finite_blocks(), self._groups, strict=False):
             bad = (~finite).nonzero().flatten().tolist()
             if bad and layer == "?":
                 layer = str(bad[0])
@@ -248,7 +250,12 @@ class EdgeCorrelation(Metric):
             f"learning rate, clip gradients, or look for a broken frame in that batch"
         )
 
-    def _batch_moments(self, preds: Mapping[str, Tensor]) -> list[Moments]:
+    def _finite_blocks(self) -> list[Tensor]:
+        """Whether each block of the last batch was finite, group by group."""
+        return [m.second.isfinite().all(dim=2).all(dim=1) for m in self.last_batches]
+
+    def _drawn(self, preds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
+        """Features of the edges that count, and how many edges each stands for."""
         fields = {block.field for block in self.blocks or []} or {self.field}
         for field in sorted(fields):
             if field not in preds:
@@ -260,12 +267,20 @@ class EdgeCorrelation(Metric):
         total = next(iter(features.values())).shape[0]
         weight = 1.0
         if self.max_edges is not None and total > self.max_edges:
-            # torch's generator on a CPU takes 32 bits; an odd factor keeps seeds apart
-            seed = (self.seed * 0x9E3779B1 + self.step) % 2**32
             device = preds[min(fields)].device
-            rows = subsample_rows(total, self.max_edges, seed, device)
-            features = {field: x[rows] for field, x in features.items()}
+            rows = subsample_rows(total, self.max_edges, self._draw, device)
+            features = {field: x.index_select(0, rows) for field, x in features.items()}
             weight = total / self.max_edges
+        return features, weight
+
+    @property
+    def _draw(self) -> int:
+        """Seed of what this step draws."""
+        # torch's generator on a CPU takes 32 bits; an odd factor keeps seeds apart
+        return (self.seed * 0x9E3779B1 + self.step) % 2**32
+
+    def _batch_moments(self, preds: Mapping[str, Tensor]) -> list[Moments]:
+        features, weight = self._drawn(preds)
         if self.blocks is None:
             x = as_blocks(features[self.field], self.layer_dim)
             return [moments(x, weight)]
@@ -332,9 +347,13 @@ class EdgeCorrelation(Metric):
     def _value(self, groups: list[Moments]) -> Tensor:
         if groups[0].second.dim() == 0:
             return groups[0].second
-        values = self._of_layers(
+        return self._over_layers(
             [penalty(m, self.penalty, self.variance_floor) for m in groups]
         )
+
+    def _over_layers(self, groups: list[Tensor]) -> Tensor:
+        """Weighted mean over layers, of the values of the blocks of each group."""
+        values = self._of_layers(groups)
         count = values.shape[0]
         if self.layers is None and self.layer_weights is None:
             return values.mean()
@@ -343,8 +362,7 @@ class EdgeCorrelation(Metric):
             raise ValueError(
                 f"expected layers between 0 and {count - 1}, got {chosen}; "
                 + (
-                    f"`{self.field}` holds {count} layers of "
-                    f"{groups[0].first.shape[1]} channels"
+                    f"`{self.field}` holds {count} layers"
                     if self.blocks is None
                     else f"the features have {count} layers"
                 )
@@ -367,14 +385,22 @@ class EdgeCorrelation(Metric):
         return (values[chosen] * weights).sum() / weights.sum()
 
 
-def _arrange(blocks: list[Block] | None) -> tuple[list[list[int]], Tensor | None]:
+def arrange(
+    blocks: list[Block] | None, max_channels: int | None = None
+) -> tuple[list[list[int]], Tensor | None]:
     """Blocks that go together, and their shares in layers, in the order of groups.
 
+    Blocks of more than ``max_channels`` count as having so many, in what goes together.
     No shares where each layer is a block, and all are alike.
     """
     if blocks is None:
         return [[0]], None
-    groups = group_blocks(blocks)
+    groups = group_blocks(
+        [
+            b._replace(channels=min(b.channels, max_channels or b.channels))
+            for b in blocks
+        ]
+    )
     shares = layer_shares(blocks)[:, _flat(groups)]
     plain = len(groups) == 1 and torch.equal(shares, torch.eye(*shares.shape).double())
     return groups, None if plain else shares

@@ -28,6 +28,8 @@ TOLERANCE = 1e-5
 COMMON = (
     "+nequip_decorr=constant",
     "trainer.decorr.coeff=1.0",
+    # each rank draws from its own batch, so that ranks and one process draw differently
+    "trainer.decorr.max_edges=null",
     "training_module._target_=nequip.train.NequIPLightningModule",
     "trainer.max_epochs=2",
 )
