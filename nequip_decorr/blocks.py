@@ -149,6 +149,27 @@ def layer_shares(blocks: Sequence[Block]) -> Tensor:
     return shares / total
 
 
+def arrange(
+    blocks: list[Block] | None, max_channels: int | None = None
+) -> tuple[list[list[int]], Tensor | None]:
+    """Blocks that go together, and their shares in layers, in the order of groups.
+
+    Blocks of more than ``max_channels`` count as having so many, in what goes together.
+    No shares where each layer is a block, and all are alike.
+    """
+    if blocks is None:
+        return [[0]], None
+    groups = group_blocks(
+        [
+            b._replace(channels=min(b.channels, max_channels or b.channels))
+            for b in blocks
+        ]
+    )
+    shares = layer_shares(blocks)[:, [i for group in groups for i in group]]
+    plain = len(groups) == 1 and torch.equal(shares, torch.eye(*shares.shape).double())
+    return groups, None if plain else shares
+
+
 def block_moments(
     fields: Mapping[str, Tensor], blocks: Sequence[Block], weight: float = 1.0
 ) -> Moments:

@@ -93,8 +93,8 @@ class EdgeDecorrelation(Callback):
         ValueError: before training starts, for options out of range, a model without
             such features, a training without a loss, a term of the same name, SoftAdapt
             or ConFIG.
-        FloatingPointError: in training, when the features of a batch are not finite,
-            before they reach the weights.
+        FloatingPointError: in training, when what was drawn of a batch is not finite,
+            before it reaches the weights.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ._options import as_list, check_options
-from .blocks import Block, block_moments, group_blocks, layer_shares
+from .blocks import Block, arrange, block_moments
 from .functional import (
     VARIANCE_FLOOR,
     Diagnosis,
@@ -209,7 +209,7 @@ class EdgeCorrelation(Metric):
         groups = [diagnose(m) for m in pooled]
         if self.blocks is None:
             return groups[0]
-        back = torch.tensor(_flat(self._groups)).argsort()
+        back = torch.tensor([i for group in self._groups for i in group]).argsort()
         return Diagnosis(
             *(torch.cat(parts)[back] for parts in zip(*groups, strict=True))
         )
@@ -246,7 +246,7 @@ class EdgeCorrelation(Metric):
                     field, layer = block.field, block.name
         raise FloatingPointError(
             f"expected finite features in `{field}`, got NaN or infinity in layer "
-            f"{layer} of {where}; the weights of the last step are intact: lower the "
+            f"{layer} of {where}; this step has not touched the weights: lower the "
             f"learning rate, clip gradients, or look for a broken frame in that batch"
         )
 
@@ -383,31 +383,6 @@ class EdgeCorrelation(Metric):
             )
         weights = values.new_tensor(self.layer_weights)
         return (values[chosen] * weights).sum() / weights.sum()
-
-
-def arrange(
-    blocks: list[Block] | None, max_channels: int | None = None
-) -> tuple[list[list[int]], Tensor | None]:
-    """Blocks that go together, and their shares in layers, in the order of groups.
-
-    Blocks of more than ``max_channels`` count as having so many, in what goes together.
-    No shares where each layer is a block, and all are alike.
-    """
-    if blocks is None:
-        return [[0]], None
-    groups = group_blocks(
-        [
-            b._replace(channels=min(b.channels, max_channels or b.channels))
-            for b in blocks
-        ]
-    )
-    shares = layer_shares(blocks)[:, _flat(groups)]
-    plain = len(groups) == 1 and torch.equal(shares, torch.eye(*shares.shape).double())
-    return groups, None if plain else shares
-
-
-def _flat(groups: list[list[int]]) -> list[int]:
-    return [index for group in groups for index in group]
 
 
 def _detached(groups: list[Moments]) -> list[Moments]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ._kernels import Centred, RowCorrelation, centre_rows, score
 from ._options import is_whole
-from .blocks import stack_blocks
+from .blocks import arrange, stack_blocks
 from .functional import (
     are_live,
     as_blocks,
@@ -18,7 +18,7 @@ from .functional import (
     subsample_channels,
     widened,
 )
-from .metric import EdgeCorrelation, arrange
+from .metric import EdgeCorrelation
 
 #: Edges of each rank's batch in a step. Independent channels show r^2 = 1/1023 from so
 #: many: a fiftieth of the level that ``target`` holds by default.

@@ -44,40 +44,40 @@ def answers(records: Sequence[Record]) -> list[Answer]:
     }
     found = []
     for name in sorted(sections, key=lambda name: name != "confirmed"):
-        found += _effect(sections[name], name)
+        for variant in CHOSEN:
+            found += _effect(sections[name], variant, SECTIONS[name][0])
     if "explored" in sections:
         found += _relation(sections["explored"])
         found += _choice(sections["explored"])
     return found
 
 
-def _effect(records: Sequence[Record], section: str) -> list[Answer]:
-    title = SECTIONS[section][0]
-    time = a.paired(records, CHOSEN, a.log_time)
-    error = a.paired(records, CHOSEN, a.log_force_error)
+def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]:
+    time = a.paired(records, variant, a.log_time)
+    error = a.paired(records, variant, a.log_force_error)
     if time is None or error is None:
         return []
     time, error = time.exp(), error.exp()
     found = [
         Answer(
-            f"Does MD hold longer with {CHOSEN}?",
+            f"{variant}: does MD hold longer?",
             f"**{direction(time, 'Longer', 'Shorter').capitalize()}**: "
             f"{in_words(time)} times as long as without the extension.",
             title,
         ),
         Answer(
-            "At what price?",
+            f"{variant}: at what price?",
             f"Force error in distribution {in_words(error)} times as large "
             f"({direction(error, 'larger', 'smaller')}).",
             title,
         ),
     ]
-    beyond = a.beyond_error(records, CHOSEN)
+    beyond = a.beyond_error(records, variant)
     if beyond is not None:
         ratio = beyond.exp()
         found.append(
             Answer(
-                "Is it more than what a larger error does by itself?",
+                f"{variant}: more than a larger error does by itself?",
                 f"**{direction(ratio, 'Yes', 'No, less').capitalize()}**: "
                 f"{in_words(ratio)} times as long as models of equal force error "
                 "without the term.",
@@ -85,12 +85,12 @@ def _effect(records: Sequence[Record], section: str) -> list[Answer]:
             )
         )
     for other in ("sam", "epochs-40"):
-        against = a.paired(records, CHOSEN, a.log_time, other)
+        against = a.paired(records, variant, a.log_time, other)
         if against is not None:
             ratio = against.exp()
             found.append(
                 Answer(
-                    f"Against {other}?",
+                    f"{variant}: against {other}?",
                     f"{in_words(ratio)} times as long "
                     f"({direction(ratio, 'longer', 'shorter')}).",
                     title,
