@@ -24,8 +24,10 @@ class Answer:
 
 def in_words(e: Estimate, digits: int = 2) -> str:
     """An estimate with its interval."""
-    interval = f"[{e.low:.{digits}f}, {e.high:.{digits}f}]" if e.seeds > 1 else "[-]"
-    return f"{e.value:.{digits}f} {interval} ({e.seeds} seeds)"
+    return (
+        f"{e.value:.{digits}f} [{e.low:.{digits}f}, {e.high:.{digits}f}] "
+        f"({e.seeds} seeds)"
+    )
 
 
 def direction(e: Estimate, more: str, less: str, none: float = 1.0) -> str:
@@ -49,14 +51,15 @@ def answers(records: Sequence[Record]) -> list[Answer]:
     if "explored" in sections:
         found += _relation(sections["explored"])
         found += _choice(sections["explored"])
+        found += _sample(sections["explored"])
     return found
 
 
 def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]:
     time = a.paired(records, variant, a.log_time)
     error = a.paired(records, variant, a.log_force_error)
-    if time is None or error is None:
-        return []
+    if time is None or error is None or time.seeds < 2:
+        return []  # nothing to say an interval of
     time, error = time.exp(), error.exp()
     found = [
         Answer(
@@ -73,7 +76,7 @@ def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]
         ),
     ]
     beyond = a.beyond_error(records, variant)
-    if beyond is not None:
+    if beyond is not None and beyond.seeds > 1:
         ratio = beyond.exp()
         found.append(
             Answer(
@@ -86,7 +89,7 @@ def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]
         )
     for other in ("sam", "epochs-40"):
         against = a.paired(records, variant, a.log_time, other)
-        if against is not None:
+        if against is not None and against.seeds > 1:
             ratio = against.exp()
             found.append(
                 Answer(
@@ -141,6 +144,26 @@ def _choice(records: Sequence[Record]) -> list[Answer]:
         Answer(
             "Which schedule and coefficient?",
             f"By the time held, ratio to no extension: {listed}.",
+            SECTIONS["explored"][0],
+        )
+    ]
+
+
+def _sample(records: Sequence[Record]) -> list[Answer]:
+    """What drawing 1024 edges a step does, against all of them (about 3600)."""
+    both = ("cosine-down", "cosine-all-edges")
+    error, rho, time = (
+        a.paired(records, both[0], quantity, both[1])
+        for quantity in (a.log_force_error, a.mean_correlation, a.log_time)
+    )
+    if error is None or rho is None or time is None or time.seeds < 2:
+        return []
+    return [
+        Answer(
+            "Does it matter that a step draws 1024 edges, not all?",
+            f"Drawn against all: force error {in_words(error.exp(), 3)} times, mean "
+            f"\\|rho\\| different by {in_words(rho, 3)}, time held "
+            f"{in_words(time.exp())} times.",
             SECTIONS["explored"][0],
         )
     ]

@@ -40,6 +40,9 @@ from .models import GRIDS, Job
 from .pipeline import HERE, ROOT, measure
 from .report import write_results
 
+#: Of one model, on a shared x86 core; the bar of progress corrects it.
+CPU_S_PER_MODEL = 160
+
 console = Console()
 
 
@@ -121,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     jobs = GRIDS[args.grid]
     left = missing(jobs, records)
     console.print(f"{len(jobs) - len(left)} of {len(jobs)} models have a record")
+    minutes = len(left) * CPU_S_PER_MODEL / args.processes / 60
+    console.print(f"the others take about {minutes:.0f} min; stop at any time")
     failures = run_all(left, args, records) if left else []
     for line in failures:
         console.print(line, style="red")

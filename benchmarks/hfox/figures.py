@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
@@ -31,6 +31,7 @@ CONDITION_NAMES = {
     "hfo1.12_1200K": "HfO1.12, 1200 K",
     "hfo2_2400K": "HfO2, 2400 K",
 }
+TENTHS = (0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5)
 FAMILIES = {"decorrelated": DECORRELATED, "no term": (BASELINE, *CONTROLS)}
 
 
@@ -40,6 +41,16 @@ def family(variant: str) -> str:
         if variant in variants:
             return name
     return "sharpness-aware"
+
+
+def plain_ticks(axis: Any, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis as a person writes numbers."""
+    wide = high / low > 2
+    steps = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8) if wide else TENTHS
+    inside = [t for t in steps if low <= t <= high]
+    axis.set_ticks(inside, [f"{t:g}" for t in inside])
+    axis.set_tick_params(which="minor", size=0, labelsize=0)
+    axis.set_minor_formatter("")
 
 
 def forest_figure(records: Sequence[Record]) -> Figure:
@@ -64,11 +75,7 @@ def forest_figure(records: Sequence[Record]) -> Figure:
             axis.plot([ratio.value], [row], "o", color=colour)
         axis.axvline(1.0, color="0.5", lw=1)
         axis.set_xscale("log")
-        ticks = [0.8, 1, 1.25, 1.6, 2, 3, 4, 6, 8]
-        low, high = axis.get_xlim()
-        inside = [t for t in ticks if low <= t <= high]
-        axis.set_xticks(inside, [f"{t:g}" for t in inside])
-        axis.minorticks_off()
+        plain_ticks(axis.xaxis, *axis.get_xlim())
         axis.set_xlabel(f"{title},\nratio to no extension")
     axes[0].set_yticks(range(len(shown)), shown)
     axes[0].invert_yaxis()
@@ -127,6 +134,7 @@ def scatter_figure(records: Sequence[Record]) -> Figure:
                 label=name,
             )
         axis.set(xlabel=label, yscale="log")
+        plain_ticks(axis.yaxis, *axis.get_ylim())
     axes[0].set_ylabel("time held (ps, geometric mean)")
     axes[0].legend(fontsize=8, frameon=False)
     return figure

@@ -104,3 +104,14 @@ def test_too_few_models_leave_the_relation_open() -> None:
     found = answers(pairs((2.0, 2.0, 2.0, 2.1), "explored"))
     assert not [x for x in found if x.question.startswith("Is correlation related")]
     assert the(found, "Which schedule").sentence.endswith(f"{CHOSEN} 2.02.")
+
+
+def test_the_sample_of_edges_is_compared_with_all_of_them() -> None:
+    variants = {"none": 0.3, "cosine-down": 0.2, "cosine-all-edges": 0.25}
+    records = [record(v, s, force=f, rho=f) for v, f in variants.items() for s in SEEDS]
+    found = the(answers(in_section(records, "explored")), "Does it matter")
+    assert "force error 0.800 [0.800, 0.800]" in found.sentence
+    assert "different by -0.050 [-0.050, -0.050]" in found.sentence
+    without = [r for r in records if r.variant != "cosine-all-edges"]
+    asked = [x.question for x in answers(in_section(without, "explored"))]
+    assert not [q for q in asked if q.startswith("Does it matter")]
