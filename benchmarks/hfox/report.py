@@ -188,7 +188,6 @@ def write_results(records: Sequence[Record], out: Path) -> Path:
     text = environment.get_template("results.md.j2").render(
         count=len(records),
         machine=machines(records),
-        teacher_ratio="0.72",
         seeds=", ".join(map(str, sorted({r.seed for r in records}))),
         answers=answers(records),
         grids=[

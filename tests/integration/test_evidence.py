@@ -36,14 +36,14 @@ def test_evidence_makes_records_and_results_and_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def run(*variants: str) -> int:
-        grid = jobs("small", variants, (1,), TINY, SHORT)
+    def run(grid: list[models.Job]) -> int:
         monkeypatch.setitem(models.GRIDS, "small", grid)
         folders = ["--data", few_frames, "--out", tmp_path, "--work", tmp_path / "work"]
         arguments = ["--grid", "small", "--processes", "2", *map(str, folders)]
         return evidence.main(arguments)
 
-    assert run("none", "cosine-down") == 0
+    both = jobs("small", ("none", "cosine-down"), (1,), TINY, SHORT)
+    assert run(both) == 0
     records = load_records(tmp_path / "records")
     assert [r.variant for r in records] == ["cosine-down", "none"]
     for record in records:
@@ -62,10 +62,10 @@ def test_evidence_makes_records_and_results_and_goes_on(
     # a second run has nothing to do; a third only what is new, here a failure, which
     # costs no other model its record
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "records").iterdir()}
-    assert run("none", "cosine-down") == 0
+    assert run(both) == 0
     assert "2 of 2 models have a record" in capsys.readouterr().out
-    monkeypatch.setitem(models.VARIANTS, "broken", ("trainer.no_such_option=1",))
-    assert run("none", "broken") == 1
+    broken = jobs("small", ("sam",), (1,), TINY, ("trainer.no_such_option=1",))
+    assert run([both[0], *broken]) == 1
     printed = capsys.readouterr().out
     assert "1 of 2 models have a record" in printed
     assert "nequip-train" in printed
