@@ -162,8 +162,8 @@ def instructions_section(args: argparse.Namespace) -> list[str]:
     lines = [
         "The term alone, forward and backward, with the gradient of all edges that",
         "autograd keeps (callgrind; millions of instructions), 3 layers. Beyond 1024",
-        "edges and 64 channels what grows is that gradient, filled with zeros: about one",
-        "instruction for each of its numbers.",
+        "edges and 64 channels what grows is that gradient, filled with zeros: about",
+        "one instruction for each of its numbers.",
         "",
         "| channels | edges | instructions (1e6) |",
         "|---|---|---|",

@@ -22,7 +22,7 @@ from .figures import (
     scatter_figure,
     survival_figure,
 )
-from .models import SECTIONS, VARIANTS
+from .models import DECORRELATED, SECTIONS, VARIANTS
 
 HERE = Path(__file__).resolve().parent
 
@@ -159,8 +159,10 @@ def _shown(variants: Sequence[str], records: Sequence[Record]) -> list[str]:
     """Of many variants those that a survival figure shows."""
     few = ["cosine-down", "constant-0.3", "sam", "epochs-40"]
     chosen = [v for v in few if v in variants] or [v for v in variants if v != "none"]
-    best = a.best_variant(records)
-    return [best, *(v for v in chosen if v != best)][:4]
+    if any(v in DECORRELATED for v in variants):
+        best = a.best_variant(records)
+        chosen = [best, *(v for v in chosen if v != best)]
+    return chosen[:4]
 
 
 def machines(records: Sequence[Record]) -> str:
@@ -193,7 +195,8 @@ def write_results(records: Sequence[Record], out: Path) -> Path:
         grids=[
             grid_section([r for r in records if r.grid == grid], grid, out)
             for grid in SECTIONS
-            if any(r.grid == grid for r in records)
+            # everything is told relative to the baseline
+            if any(r.grid == grid and r.variant == a.BASELINE for r in records)
         ],
     )
     path = out / "RESULTS.md"

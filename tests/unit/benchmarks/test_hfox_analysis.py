@@ -13,7 +13,8 @@ from scipy import stats
 from benchmarks.hfox import analysis as a
 from benchmarks.hfox.analysis import Record
 
-CONDITIONS = ("x", "y")
+CONDITIONS = ("hfo1.56_1200K", "hfo2_2400K")
+X, Y = CONDITIONS
 
 
 def record(
@@ -31,13 +32,29 @@ def record(
         "variant": variant,
         "seed": seed,
         "md": {
-            c: {"time_ps": list(times), "horizon_ps": 10.0, "rdf": {}}
+            c: {
+                "time_ps": list(times),
+                "horizon_ps": 10.0,
+                "rdf": {},
+                "cause": ["overlap" if t < 10 else None for t in times],
+            }
             for c in CONDITIONS
         },
         "errors": {
-            name: {"forces_rmse": force} for name in (a.IN_DISTRIBUTION, *CONDITIONS)
+            name: {"forces_rmse": force, "per_atom_energy_rmse": 0.01}
+            for name in (a.IN_DISTRIBUTION, *CONDITIONS)
         },
         "correlation": [{"mean_abs": rho, "effective_rank": 8.0, "channels": 32.0}],
+        "cpu_s": 100.0,
+        "nve_drift": [0.01, -0.02],
+        "commit": "abc",
+        "machine": {
+            "processor": "x86_64",
+            "cores": 2,
+            "device": "cpu",
+            "python": "3.11",
+            "versions": {"torch": "2.13"},
+        },
         "barriers": {
             c: {"Hf-Hf": {"barrier_eV": [barrier - 1, barrier + 1]}} for c in CONDITIONS
         },
@@ -55,8 +72,8 @@ def test_a_replica_that_failed_at_once_counts_as_one_step() -> None:
 
 def test_score_is_the_mean_share_of_the_time_asked_for() -> None:
     r = record("none", 1, times=(0.5, 1.0, 10.0))
-    assert a.score(r, "x") == pytest.approx(11.5 / 30)
-    assert a.score(r, "x", tau_ps=1.0) == pytest.approx(2.5 / 3)
+    assert a.score(r, X) == pytest.approx(11.5 / 30)
+    assert a.score(r, X, tau_ps=1.0) == pytest.approx(2.5 / 3)
 
 
 def test_effect_is_that_within_seeds_with_students_interval() -> None:
@@ -163,13 +180,13 @@ def test_best_variant_needs_decorrelated_models() -> None:
 
 def test_quantities_average_over_layers_pairs_and_conditions() -> None:
     r = record("none", 1, rho=0.4, force=0.3)
-    r.data["errors"]["x"]["forces_rmse"] = 1.2
+    r.data["errors"][X]["forces_rmse"] = 1.2
     assert a.mean_correlation(r) == pytest.approx(0.4)
     assert a.effective_rank(r) == pytest.approx(0.25)
     assert a.barrier(r) == pytest.approx(2.0)
     assert a.force_error_out(r) == pytest.approx(0.6)  # sqrt(1.2 * 0.3)
     assert np.isnan(a.rdf_error(r))
-    r.data["md"]["x"]["rdf"] = {"Hf-Hf": {"error": 1.0}, "O-O": {"error": 2.0}}
+    r.data["md"][X]["rdf"] = {"Hf-Hf": {"error": 1.0}, "O-O": {"error": 2.0}}
     assert a.rdf_error(r) == pytest.approx(1.5)
 
 

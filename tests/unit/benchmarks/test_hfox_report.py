@@ -1,0 +1,73 @@
+"""RESULTS.md from records, complete or not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.hfox.analysis import Record
+from benchmarks.hfox.models import DECORRELATED, VARIANTS
+from benchmarks.hfox.report import write_results
+
+from .test_hfox_analysis import record
+
+
+def explored(variants: list[str], seeds: int = 2) -> list[Record]:
+    """Decorrelated models hold two times as long, at 1.1 times the force error."""
+    records = []
+    for seed in range(1, seeds + 1):
+        for i, variant in enumerate(variants):
+            ours = variant in DECORRELATED
+            made = record(
+                variant,
+                seed,
+                times=[0.2 * seed * (2 if ours else 1), 10.0 * ours + 0.5],
+                force=0.2 * (1.1 if ours else 1) + 0.001 * i,
+                rho=(0.2 if ours else 0.5) + 0.001 * i,
+                barrier=2.0 + i,
+            )
+            records.append(replace(made, grid="explored"))
+    return records
+
+
+def row(text: str, variant: str) -> list[str]:
+    """Cells of the first row of a variant."""
+    line = next(x for x in text.splitlines() if x.startswith(f"| {variant} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_results_hold_every_variant_and_its_figures(tmp_path: Path) -> None:
+    text = write_results(explored(list(VARIANTS)), tmp_path).read_text()
+    for variant in VARIANTS:
+        if variant != "none":
+            assert row(text, variant)[1] == "2"
+    assert row(text, "cosine-down")[7] == "4 of 8"
+    assert row(text, "sam")[7] == "0 of 8"
+    figures = {path.name for path in tmp_path.glob("*.png")}
+    assert figures == {f"explored_{x}.png" for x in ("survival", "forest", "scatter")}
+    assert all(f"({name})" in text for name in figures)
+
+
+@pytest.mark.parametrize(
+    "variants", [["none"], ["none", "sam"], ["none", "cosine-up"]], ids=" ".join
+)
+def test_an_unfinished_grid_has_results_too(
+    tmp_path: Path, variants: list[str]
+) -> None:
+    text = write_results(explored(variants, seeds=1), tmp_path).read_text()
+    assert "## Explored" in text
+    assert (tmp_path / "explored_survival.png").exists()
+
+
+def test_without_the_baseline_a_grid_has_none(tmp_path: Path) -> None:
+    text = write_results(explored(["cosine-down"]), tmp_path).read_text()
+    assert "## Explored" not in text
+
+
+def test_failed_drift_runs_are_counted(tmp_path: Path) -> None:
+    records = explored(["none", "cosine-down"])
+    records[1].data["nve_drift"] = [None, 0.5]
+    text = write_results(records, tmp_path).read_text()
+    assert "| 1 of 4 failed |" in text
