@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from . import analysis as a
 from .analysis import Estimate, Record
+from .figures import CONDITION_NAMES
 from .models import CHOSEN, DECORRELATED, SECTIONS
 
 
@@ -75,6 +76,7 @@ def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]
             title,
         ),
     ]
+    found.append(_by_condition(records, variant, title))
     beyond = a.beyond_error(records, variant)
     if beyond is not None and beyond.seeds > 1:
         ratio = beyond.exp()
@@ -100,6 +102,15 @@ def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]
                 )
             )
     return found
+
+
+def _by_condition(records: Sequence[Record], variant: str, title: str) -> Answer:
+    parts = []
+    for condition in records[0].conditions:
+        ratio = a.paired(records, variant, lambda r, c=condition: a.log_time(r, [c]))
+        if ratio is not None:
+            parts.append(f"{CONDITION_NAMES[condition]}: {in_words(ratio.exp())}")
+    return Answer(f"{variant}: where?", f"Time held, ratio: {'; '.join(parts)}.", title)
 
 
 def _relation(records: Sequence[Record]) -> list[Answer]:
