@@ -161,7 +161,7 @@ def _choice(records: Sequence[Record]) -> list[Answer]:
 
 
 def _sample(records: Sequence[Record]) -> list[Answer]:
-    """What drawing 1024 edges a step does, against all of them (about 3600)."""
+    """What drawing 1024 edges a step does, against all of them (about 2700)."""
     both = ("cosine-down", "cosine-all-edges")
     error, rho, time = (
         a.paired(records, both[0], quantity, both[1])
