@@ -217,7 +217,6 @@ def set_coefficient(loss: Any, name: str, coeff: float) -> None:
     among them, the others get their sum of 1 back. A coefficient of 0 takes the term
     out of the loss: nothing of it is computed.
     """
-    metric = loss[name]
     others = [e for n, e in loss.entries.items() if n != name and e.coeff is not None]
     total = sum(entry.coeff for entry in others)
     if others and total > 0 and abs(total - 1.0) > 1e-9:
@@ -227,9 +226,8 @@ def set_coefficient(loss: Any, name: str, coeff: float) -> None:
         loss.entries.pop(name, None)
         return
     if name not in loss.entries:
-        metric.reset()
         _, loss.entries[name], _ = loss.parse_entry(
-            {"name": name, "field": None, "metric": metric}, type_names=None
+            {"name": name, "field": None, "metric": loss[name]}, type_names=None
         )
     loss.entries[name].coeff = coeff
 

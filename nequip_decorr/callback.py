@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from . import __version__, _host
-from ._options import plain
+from ._options import is_whole, plain
 from .features import Features, check_kind, find_features, tap
 from .functional import VARIANCE_FLOOR
 from .logs import block_values, restart_line
@@ -88,6 +88,10 @@ class EdgeDecorrelation(Callback):
             batch, and channels of each layer, drawn anew at each step; null takes all.
             Beyond them its cost does not grow. For what they do to its accuracy see
             :class:`nequip_decorr.sampled.SampledCorrelation`; validation uses all.
+        every_n_steps: the term enters every so many optimizer steps, there with its
+            coefficient times this number, so that it weighs the same on average and
+            costs less (lazy regularisation, arXiv:1912.04958). ``target`` measures at
+            these steps. What is logged as coefficient is the average.
 
     Raises:
         ValueError: before training starts, for options out of range, a model without
@@ -126,9 +130,14 @@ class EdgeDecorrelation(Callback):
         variance_floor: float = VARIANCE_FLOOR,
         max_edges: int | None = MAX_EDGES,
         max_channels: int | None = MAX_CHANNELS,
+        every_n_steps: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not (is_whole(every_n_steps) and every_n_steps >= 1):
+            raise ValueError(
+                f"expected a whole `every_n_steps` of at least 1, got {every_n_steps!r}"
+            )
         if schedule not in SCHEDULES:
             raise ValueError(
                 f"expected `schedule` to be one of {SCHEDULES}, got '{schedule}'"
@@ -159,6 +168,7 @@ class EdgeDecorrelation(Callback):
         self.trainer_target = "lightning.Trainer"
         self.name = name
         self.monitor = monitor
+        self.every_n_steps = every_n_steps
         check_kind(features, field, layer_dim)
         self.features = features
         self.field = field
@@ -193,6 +203,7 @@ class EdgeDecorrelation(Callback):
             "features": features,
             **{key: plain(value) for key, value in self._metric_options.items()},
             **self._limits,
+            "every_n_steps": every_n_steps,
         }
         self._restored_settings: dict[str, Any] | None = None
         self._found: Features | None = None
@@ -202,6 +213,7 @@ class EdgeDecorrelation(Callback):
         self._resolved_horizon = 0.0
         self._steps_per_unit = 1.0
         self._step_of_batch = 0
+        self._coefficient = 0.0
 
     # --- before training ---
 
@@ -266,20 +278,27 @@ class EdgeDecorrelation(Callback):
 
     # --- in training ---
 
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Forget the batches of the epoch before: NequIP resets terms in use only."""
+        if self._loss_term is not None:
+            self._loss_term.reset()
+
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Set the coefficient, by whatever others have set in the meantime."""
         if self._loss_term is None:
             return
-        coeff = self.steering.coefficient(
+        step, every = trainer.global_step, self.every_n_steps
+        self._coefficient = self.steering.coefficient(
             self._position(trainer), self._resolved_horizon
         )
-        _host.set_coefficient(pl_module.loss, self.name, coeff)
-        self._step_of_batch = trainer.global_step
-        self._loss_term.step = trainer.global_step
+        now = self._coefficient * every if step % every == 0 else 0.0
+        _host.set_coefficient(pl_module.loss, self.name, now)
+        self._step_of_batch = step
+        self._loss_term.step = step
         if _host.will_log(trainer):
-            pl_module.log(f"loss_coeff/{self.name}", coeff)
+            pl_module.log(f"loss_coeff/{self.name}", self._coefficient)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
         """Stop before a gradient that is not finite reaches the weights."""
@@ -299,6 +318,12 @@ class EdgeDecorrelation(Callback):
             return
         if term.update_called and self.name in pl_module.loss.entries:
             self.steering.measured(float(term.last_mean_square()))
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Have NequIP log the epoch's value though the last step may be without it."""
+        term = self._loss_term
+        if term is not None and term.update_called:
+            _host.set_coefficient(pl_module.loss, self.name, self._coefficient)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the diagnosis of each layer over the validation data."""

@@ -122,6 +122,57 @@ def test_constant_holds_its_coefficient_and_takes_overrides(tmp_path: Path) -> N
     assert other.column("train_loss_step/decorrelation")
 
 
+EVERY = 3
+
+
+@pytest.fixture(scope="module")
+def every_third(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(
+        tmp_path_factory.mktemp("every"),
+        "+nequip_decorr=constant",
+        f"trainer.decorr.every_n_steps={EVERY}",
+    )
+
+
+def test_every_n_steps_the_term_weighs_n_times(every_third: Run) -> None:
+    rows = [row for row in every_third.metrics if row["train_loss_step/weighted_sum"]]
+    assert len(rows) == 10
+    for row in rows:
+        others = 0.25 * float(row["train_loss_step/per_atom_energy_mse"])
+        others += 0.75 * float(row["train_loss_step/forces_mse"])
+        # on average it is what is logged
+        assert float(row["loss_coeff/edge_correlation"]) == 0.3
+        share = float(row["train_loss_step/weighted_sum"]) - others
+        if int(row["step"]) % EVERY:
+            assert share == pytest.approx(0, abs=1e-6 * others)
+        else:
+            value = float(row["train_loss_step/edge_correlation"])
+            assert share == pytest.approx(0.3 * EVERY * value, rel=1e-4)
+
+
+def test_every_n_steps_an_epoch_has_its_value(every_third: Run) -> None:
+    steps = {
+        int(row["step"]): float(row["train_loss_step/edge_correlation"])
+        for row in every_third.metrics
+        if row["train_loss_step/edge_correlation"]
+    }
+    # two epochs of five steps; the last step of either is without the term
+    first, second = every_third.column("train_loss_epoch/edge_correlation")
+    low, high = sorted((steps[0], steps[3]))
+    assert low <= first <= high
+    low, high = sorted((steps[6], steps[9]))
+    assert low <= second <= high
+    assert every_third.column("val0_epoch/edge_correlation")
+
+
+def test_every_n_steps_lowers_the_correlation(
+    plain: Run, every_third: Run, tmp_path: Path
+) -> None:
+    watched = train(tmp_path, "+nequip_decorr=monitor")
+    before = watched.column("val0_epoch/edge_correlation")[-1]
+    assert every_third.column("val0_epoch/edge_correlation")[-1] < before
+
+
 def test_the_saved_config_shows_what_ran(cosine: Run) -> None:
     saved = yaml.safe_load((cosine.folder / ".hydra" / "config.yaml").read_text())
     assert saved["trainer"]["_target_"] == "nequip_decorr.build_trainer"

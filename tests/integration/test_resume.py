@@ -33,6 +33,10 @@ SETTINGS = {
         "trainer.decorr.direction=bump",
         "trainer.decorr.max_edges=100",
     ),
+    "every-third-step": (
+        "+nequip_decorr=cosine",
+        "trainer.decorr.every_n_steps=3",
+    ),
     "target": (
         "+nequip_decorr=target",
         "trainer.decorr.rate=0.5",
