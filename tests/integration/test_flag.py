@@ -304,6 +304,7 @@ def test_a_trainer_class_of_ones_own_is_kept(tmp_path: Path, way: str) -> None:
         (["trainer.decorr.field=nonsense"], "got 'nonsense'"),
         (["trainer.decorr.layer_dim=3"], "expected `layer_dim` to divide the 16"),
         (["trainer.decorr.penalty=cube"], "expected `penalty` to be one of"),
+        (["trainer.decorr.every_n_steps=0"], "expected a whole `every_n_steps`"),
         (["+trainer.decorr.coef=1"], "expected `trainer.decorr` to hold options"),
         (["trainer.max_epochs=-1"], "expected a horizon for schedule cosine"),
     ],
