@@ -68,7 +68,9 @@ def _configured_trainer() -> str | None:
         return None
     config = HydraConfig.get()
     group = str(__package__)
-    overrides = list(config.overrides.task)
+    # as typed: an interpolation in one, ${training_data_stats:...}, is not for us
+    task: Any = OmegaConf.to_container(config.overrides.task, resolve=False)
+    overrides = [str(override) for override in task]
     appended = any(override.startswith(f"+{group}=") for override in overrides)
     ours = (f"{group}=", "trainer.decorr", "trainer.base_target")
     without = [o for o in overrides if not o.lstrip("+~").startswith(ours)]

@@ -122,6 +122,17 @@ def test_constant_holds_its_coefficient_and_takes_overrides(tmp_path: Path) -> N
     assert other.column("train_loss_step/decorrelation")
 
 
+def test_overrides_may_hold_interpolations(tmp_path: Path) -> None:
+    key = "training_module.model.per_type_energy_shifts"
+    run = train(
+        tmp_path,
+        "+nequip_decorr=cosine",
+        f"{key}='${{training_data_stats:per_atom_energy_mean}}'",
+        "trainer.max_epochs=1",
+    )
+    assert run.column("loss_coeff/edge_correlation")
+
+
 EVERY = 3
 
 
