@@ -60,7 +60,7 @@ def train(name: str, mode: str, edges: int, args: argparse.Namespace) -> str:
     batch = batch_of(edges)
     ours = Switched("constant", 0.3, monitor=False, **args.options)
     clock = Clock(ours, (ON, MONITOR, OFF), args.seconds)
-    steps = 3000
+    steps = 12_000
     loader = torch.utils.data.DataLoader([batch] * steps, batch_size=None)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_for(
@@ -110,10 +110,11 @@ def validate(name: str, edges: int, args: argparse.Namespace) -> str:
 
 def steps_section(args: argparse.Namespace) -> list[str]:
     """Training and validation steps."""
+    every = Switched(**args.options).every_n_steps
     lines = [
         "Training steps; ratios with the term, and with `+nequip_decorr=monitor`, over",
-        "without, medians over rounds of one step each, [95 % bootstrap interval].",
-        f"TF32 {'on' if args.tf32 else 'off'}.",
+        f"without, medians over rounds of {every} step(s) each (`every_n_steps`),",
+        f"[95 % bootstrap interval]. TF32 {'on' if args.tf32 else 'off'}.",
         "",
         "| model | mode | edges | step (ms) | rounds | with the term | monitor only "
         "| peak memory |",
@@ -249,6 +250,7 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=15.0, help="of each case")
     parser.add_argument("--max-edges", type=int, help="override the default limit")
+    parser.add_argument("--every-n-steps", type=int, help="override the default")
     parser.add_argument("--tf32", action="store_true")
     parser.add_argument("--quick", action="store_true", help="a few minutes, eager")
     parser.add_argument("--out", type=Path, default=HERE / "overhead.md")
@@ -258,7 +260,8 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     set_global_state(allow_tf32=args.tf32)
-    args.options = {} if args.max_edges is None else {"max_edges": args.max_edges}
+    given = {"max_edges": args.max_edges, "every_n_steps": args.every_n_steps}
+    args.options = {key: value for key, value in given.items() if value is not None}
     for key in args.sections:
         title, section = SECTIONS[key]
         write_section(args.out, title, section(args))

@@ -141,7 +141,10 @@ class Switched(EdgeDecorrelation):
 
 
 class Clock(Callback):
-    """First of the callbacks: decides what the next step is and times it."""
+    """First of the callbacks: decides what the next steps are and times them.
+
+    As many at once as the term enters one of, so that each kind is told its own cost.
+    """
 
     def __init__(
         self, switched: Switched, kinds: tuple[str, ...], seconds: float, warm: int = 2
@@ -151,12 +154,16 @@ class Clock(Callback):
         self.seconds = seconds
         self.warm = warm
         self.random = random.Random(0)
+        self.block = switched.every_n_steps
+        self.step = 0
         self.order: list[str] = []
         self.times: dict[str, list[float]] = {kind: [] for kind in kinds}
         self.memory: dict[str, list[float]] = {kind: [] for kind in kinds}
         self.until = float("inf")
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if self.step % self.block:
+            return
         if not self.order:
             self.order = list(self.kinds)
             self.random.shuffle(self.order)
@@ -167,12 +174,16 @@ class Clock(Callback):
 
     def finish(self, trainer: Any) -> None:
         """Called by :class:`Stop`, the last of the callbacks."""
+        self.step += 1
+        if self.step % self.block:
+            return
         synchronize()
         now = time.perf_counter()
-        if trainer.global_step == len(self.kinds) * self.warm:
+        warm = len(self.kinds) * self.warm * self.block
+        if self.step == warm:
             self.until = now + self.seconds
-        elif trainer.global_step > len(self.kinds) * self.warm:
-            self.times[self.switched.kind].append(now - self.start)
+        elif self.step > warm:
+            self.times[self.switched.kind].append((now - self.start) / self.block)
             self.memory[self.switched.kind].append(peak())
         # whole rounds, eight at the least
         enough = len(self.times[OFF]) >= 8 and now > self.until

@@ -61,7 +61,7 @@ def main() -> None:
     batch = batch_of(args.edges)
     ours = Switched("constant", 0.3, monitor=False)
     clock = Clock(ours, (ON, OFF), 0.0)
-    steps = 2 * (args.pairs + clock.warm)
+    steps = 2 * (args.pairs + clock.warm) * clock.block
     module = training_module(args.model, "eager")
     loader = torch.utils.data.DataLoader([batch] * steps * args.ranks, batch_size=None)
     with tempfile.TemporaryDirectory() as folder:

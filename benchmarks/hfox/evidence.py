@@ -14,8 +14,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
@@ -74,8 +74,22 @@ def run(job: Job, work: Path, records: Path, data: Path) -> str:
 
 
 def missing(jobs: list[Job], records: Path) -> list[Job]:
-    """Jobs without a record."""
-    return [job for job in jobs if not (records / f"{job.name}.json").exists()]
+    """Jobs without a record.
+
+    Raises:
+        ValueError: when a record is of another job of the same name.
+    """
+    left = []
+    for job in jobs:
+        path = records / f"{job.name}.json"
+        if not path.exists():
+            left.append(job)
+        elif (found := json.loads(path.read_text())["arguments"]) != [*job.arguments]:
+            raise ValueError(
+                f"expected {path} to be of {job.arguments}, got one of {found}; remove "
+                f"it, or give another --out"
+            )
+    return left
 
 
 def run_all(jobs: list[Job], args: argparse.Namespace, records: Path) -> list[str]:
@@ -98,7 +112,7 @@ def run_all(jobs: list[Job], args: argparse.Namespace, records: Path) -> list[st
         waiting = {
             pool.submit(run, job, args.work, records, args.data): job for job in jobs
         }
-        for future in as_completed(waiting):
+        for future in _completed(waiting, pool):
             error = future.exception()
             name = waiting[future].name
             if error is not None:
@@ -108,17 +122,32 @@ def run_all(jobs: list[Job], args: argparse.Namespace, records: Path) -> list[st
     return failures
 
 
+def _completed(
+    waiting: Iterable[Future[str]], pool: ProcessPoolExecutor
+) -> Iterator[Future[str]]:
+    """Futures as they end; an interrupt starts no more of them."""
+    try:
+        yield from as_completed(waiting)
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, then write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grid", choices=sorted(GRIDS), default="cpu")
-    parser.add_argument("--out", type=Path, default=HERE, help="of records and results")
-    parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "evidence")
+    parser.add_argument("--out", type=Path, help="of records and results")
+    parser.add_argument("--work", type=Path, help="of what is kept until a record is")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args(arguments)
     require_intact(args.data)
-    args.work, args.data = args.work.resolve(), args.data.resolve()
+    # models of grids share names, and those of the cpu grid are in the repository
+    outputs = ROOT / "outputs" / f"evidence-{args.grid}"
+    args.out = args.out or (HERE if args.grid == "cpu" else outputs)
+    args.work = (args.work or outputs / "work").resolve()
+    args.data = args.data.resolve()
     records = args.out / "records"
     records.mkdir(parents=True, exist_ok=True)
     jobs = GRIDS[args.grid]

@@ -11,6 +11,7 @@ import csv
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -91,6 +92,9 @@ def train(folder: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
     """Train and test; returns errors in and out of distribution and the CPU time."""
     done = folder / "trained.json"
     if not done.exists():
+        # Lightning would write best-v1.ckpt beside the best of a training that stopped
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         command = [BIN / "nequip-train", "-cp", HERE, "-cn", "train"]
         seconds = call(
             [*command, f"hydra.run.dir={folder}", *overrides], folder / "output.log"
@@ -209,7 +213,6 @@ def measure(
     overrides: tuple[str, ...], folder: Path, data: Path, scale: Scale
 ) -> dict[str, Any]:
     """All stages for one model; everything that its record holds."""
-    folder.mkdir(parents=True, exist_ok=True)
     trained = train(folder, (f"data_dir={data}", *overrides))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = compile_model(folder, device)
