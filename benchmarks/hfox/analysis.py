@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from .models import CONTROLS, DECORRELATED
+from .models import BORROWED, CONTROLS, DECORRELATED
 from .pipeline import TIMESTEP_FS
 
 BASELINE = "none"
@@ -75,12 +75,6 @@ def log_time(record: Record, conditions: Iterable[str] | None = None) -> float:
     return float(np.mean([np.log(record.times_ps(c)).mean() for c in chosen]))
 
 
-def score(record: Record, condition: str, tau_ps: float | None = None) -> float:
-    """Mean share of ``tau_ps`` (the horizon) that a replica held, none being lost."""
-    tau = record.data["md"][condition]["horizon_ps"] if tau_ps is None else tau_ps
-    return float(np.minimum(record.times_ps(condition), tau).mean() / tau)
-
-
 def force_error(record: Record, test_set: str = IN_DISTRIBUTION) -> float:
     """Root mean square error of forces, eV/A."""
     return float(record.data["errors"][test_set]["forces_rmse"])
@@ -89,6 +83,16 @@ def force_error(record: Record, test_set: str = IN_DISTRIBUTION) -> float:
 def log_force_error(record: Record) -> float:
     """Logarithm of the force error in distribution."""
     return float(np.log(force_error(record)))
+
+
+def energy_error(record: Record) -> float:
+    """Root mean square error of energies in distribution, eV/atom."""
+    return float(record.data["errors"][IN_DISTRIBUTION]["per_atom_energy_rmse"])
+
+
+def log_energy_error(record: Record) -> float:
+    """Its logarithm."""
+    return float(np.log(energy_error(record)))
 
 
 def force_error_out(record: Record) -> float:
@@ -132,6 +136,19 @@ def over_seeds(values: Sequence[float]) -> Estimate:
         return Estimate(mean, float("-inf"), float("inf"), len(values))
     half = float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
     return Estimate(mean, mean - half, mean + half, len(values))
+
+
+def of_section(records: Iterable[Record], name: str) -> list[Record]:
+    """Models of a section, with those that it is compared with."""
+    grid, variants = BORROWED.get(name, (name, ()))
+    own = [r for r in records if r.grid == name]
+    seeds = {r.seed for r in own}
+    borrowed = [
+        r
+        for r in records
+        if r.grid == grid and r.variant in variants and r.seed in seeds
+    ]
+    return own + borrowed
 
 
 def by_seed(records: Iterable[Record], variant: str) -> dict[int, Record]:
@@ -190,8 +207,11 @@ def beyond_error(records: Sequence[Record], variant: str) -> Estimate | None:
 
     A line through the controls (no decorrelation; trained shorter, with weight decay,
     with noise), log time against log force error in distribution, with an intercept
-    for each seed; the mean distance of the variant's models from it.
+    for each seed; the mean distance of the variant's models from it. None for the
+    controls themselves, and where there are too few.
     """
+    if variant in CONTROLS:
+        return None
     controls = [r for r in records if r.variant in (BASELINE, *CONTROLS)]
     models = by_seed(records, variant)
     seeds = sorted({r.seed for r in controls} & models.keys())

@@ -11,7 +11,21 @@ from dataclasses import dataclass
 from . import analysis as a
 from .analysis import Estimate, Record
 from .figures import CONDITION_NAMES
-from .models import CHOSEN, DECORRELATED, SECTIONS
+from .models import BORROWED, CHOSEN, DECORRELATED, FORMS, SECTIONS
+
+#: With fewer an interval says nothing.
+FEWEST_SEEDS = 3
+#: What costs less: a question, the variant that does, and what it is compared with.
+CHEAPER = {
+    "Does it matter that a step draws 1024 edges, not all (about 2700)?": (
+        "cosine-down",
+        "cosine-all-edges",
+    ),
+    "Does it matter that the term enters every fourth step only?": (
+        "cosine-every-4",
+        "cosine-down",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -39,29 +53,30 @@ def direction(e: Estimate, more: str, less: str, none: float = 1.0) -> str:
 
 
 def answers(records: Sequence[Record]) -> list[Answer]:
-    """Each question with the best section that can answer it."""
-    sections = {
-        name: [r for r in records if r.grid == name]
-        for name in SECTIONS
-        if any(r.grid == name for r in records)
-    }
+    """Each question with the sections that can answer it."""
+    sections = {name: a.of_section(records, name) for name in SECTIONS}
     found = []
-    for name in sorted(sections, key=lambda name: name != "confirmed"):
-        for variant in CHOSEN:
-            found += _effect(sections[name], variant, SECTIONS[name][0])
-    if "explored" in sections:
+    for name in sorted(SECTIONS, key=lambda name: name != "confirmed"):
+        if name not in BORROWED:
+            for variant in CHOSEN:
+                found += _effect(sections[name], variant, SECTIONS[name][0])
+    found += _price_of(sections["confirmed"])
+    if sections["explored"]:
         found += _relation(sections["explored"])
         found += _choice(sections["explored"])
-        found += _sample(sections["explored"])
+        for question, both in CHEAPER.items():
+            found += _cheaper(sections["explored"], question, *both)
+    found += _forms(sections["forms"])
     return found
 
 
 def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]:
     time = a.paired(records, variant, a.log_time)
     error = a.paired(records, variant, a.log_force_error)
-    if time is None or error is None or time.seeds < 2:
-        return []  # nothing to say an interval of
-    time, error = time.exp(), error.exp()
+    energy = a.paired(records, variant, a.log_energy_error)
+    if time is None or error is None or energy is None or time.seeds < FEWEST_SEEDS:
+        return []
+    time, error, energy = time.exp(), error.exp(), energy.exp()
     found = [
         Answer(
             f"{variant}: does MD hold longer?",
@@ -69,16 +84,17 @@ def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]
             f"{in_words(time)} times as long as without the extension.",
             title,
         ),
+        _by_condition(records, variant, title),
         Answer(
             f"{variant}: at what price?",
             f"Force error in distribution {in_words(error)} times as large "
-            f"({direction(error, 'larger', 'smaller')}).",
+            f"({direction(error, 'larger', 'smaller')}), energy error "
+            f"{in_words(energy)} times ({direction(energy, 'larger', 'smaller')}).",
             title,
         ),
     ]
-    found.append(_by_condition(records, variant, title))
     beyond = a.beyond_error(records, variant)
-    if beyond is not None and beyond.seeds > 1:
+    if beyond is not None and beyond.seeds >= FEWEST_SEEDS:
         ratio = beyond.exp()
         found.append(
             Answer(
@@ -90,18 +106,40 @@ def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]
             )
         )
     for other in ("sam", "epochs-40"):
-        against = a.paired(records, variant, a.log_time, other)
-        if against is not None and against.seeds > 1:
-            ratio = against.exp()
-            found.append(
-                Answer(
-                    f"{variant}: against {other}?",
-                    f"{in_words(ratio)} times as long "
-                    f"({direction(ratio, 'longer', 'shorter')}).",
-                    title,
-                )
-            )
+        found += _against(records, variant, other, title)
     return found
+
+
+def _against(
+    records: Sequence[Record], variant: str, other: str, title: str
+) -> list[Answer]:
+    against = a.paired(records, variant, a.log_time, other)
+    if against is None or against.seeds < FEWEST_SEEDS:
+        return []
+    ratio = against.exp()
+    sentence = (
+        f"{in_words(ratio)} times as long ({direction(ratio, 'longer', 'shorter')})."
+    )
+    return [Answer(f"{variant}: against {other}?", sentence, title)]
+
+
+def _price_of(records: Sequence[Record]) -> list[Answer]:
+    """The first chosen variant against the second, where nothing was chosen."""
+    quantities = (a.log_time, a.log_force_error, a.log_energy_error)
+    found = [
+        a.paired(records, CHOSEN[0], quantity, CHOSEN[1]) for quantity in quantities
+    ]
+    if any(e is None or e.seeds < FEWEST_SEEDS for e in found):
+        return []
+    time, force, energy = (in_words(e.exp()) for e in found if e is not None)
+    return [
+        Answer(
+            f"{CHOSEN[0]} or {CHOSEN[1]}?",
+            f"The first against the second: time held {time}, force error in "
+            f"distribution {force}, energy error {energy} times.",
+            SECTIONS["confirmed"][0],
+        )
+    ]
 
 
 def _by_condition(records: Sequence[Record], variant: str, title: str) -> Answer:
@@ -114,67 +152,99 @@ def _by_condition(records: Sequence[Record], variant: str, title: str) -> Answer
 
 
 def _relation(records: Sequence[Record]) -> list[Answer]:
-    title = SECTIONS["explored"][0]
+    with_term = [r for r in records if r.variant in DECORRELATED]
     given = (a.force_error, a.force_error_out)
-    try:
-        plain = a.rank_correlation(records, a.mean_correlation, a.log_time)
-        partial = a.rank_correlation(records, a.mean_correlation, a.log_time, given)
-        static = a.rank_correlation(records, a.barrier, a.log_time)
-    except ValueError:
-        return []  # too few models so far
-    words = ("models that are less correlated hold longer", "they hold shorter")
-    return [
-        Answer(
-            "Is correlation related to stability over all models?",
-            f"Spearman {in_words(plain)}: {direction(plain, *words[::-1], none=0.0)}.",
-            title,
+    less = ("they hold shorter", "models that are less correlated hold longer")
+    questions = {
+        "Is correlation related to stability over all models?": (
+            "Spearman",
+            (records, a.mean_correlation, a.log_time),
+            less,
         ),
-        Answer(
-            "Does it add to what force errors in and out of distribution say?",
-            f"Partial Spearman {in_words(partial)}: "
-            f"{direction(partial, *words[::-1], none=0.0)}.",
-            title,
+        "Is it among models that all have the term?": (
+            "Spearman",
+            (with_term, a.mean_correlation, a.log_time),
+            less,
         ),
-        Answer(
-            "Does a static probe, the barrier of Hf-Hf scans, tell stability?",
-            f"Spearman {in_words(static)}: "
-            f"{direction(static, 'higher barriers hold longer', 'no', none=0.0)}.",
-            title,
+        "Does it add to what force errors in and out of distribution say?": (
+            "Partial Spearman",
+            (records, a.mean_correlation, a.log_time, given),
+            less,
         ),
-    ]
+        "Does a static probe, the barrier of Hf-Hf scans, tell stability?": (
+            "Spearman",
+            (records, a.barrier, a.log_time),
+            ("higher barriers hold longer", "they hold shorter"),
+        ),
+    }
+    found = []
+    for question, (name, of, words) in questions.items():
+        try:
+            rank = a.rank_correlation(*of)
+        except ValueError:
+            continue  # too few models so far
+        said = direction(rank, *words, none=0.0)
+        sentence = f"{name} {in_words(rank)}: {said}."
+        found.append(Answer(question, sentence, SECTIONS["explored"][0]))
+    return found
 
 
 def _choice(records: Sequence[Record]) -> list[Answer]:
+    """Variants of all seeds in order; ratios of different seeds do not compare."""
+    seeds = len(a.by_seed(records, a.BASELINE))
     times = {v: a.paired(records, v, a.log_time) for v in DECORRELATED}
     ranked = sorted(
-        ((v, e.exp()) for v, e in times.items() if e is not None),
+        ((v, e.exp()) for v, e in times.items() if e is not None and e.seeds == seeds),
         key=lambda item: -item[1].value,
     )
-    listed = ", ".join(f"{v} {e.value:.2f}" for v, e in ranked)
+    if not ranked:
+        return []
+    listed = ", ".join(
+        f"{v} {e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for v, e in ranked
+    )
     return [
         Answer(
             "Which schedule and coefficient?",
-            f"By the time held, ratio to no extension: {listed}.",
+            f"By the time held, ratio to no extension, {seeds} seeds: {listed}.",
             SECTIONS["explored"][0],
         )
     ]
 
 
-def _sample(records: Sequence[Record]) -> list[Answer]:
-    """What drawing 1024 edges a step does, against all of them (about 2700)."""
-    both = ("cosine-down", "cosine-all-edges")
+def _cheaper(
+    records: Sequence[Record], question: str, variant: str, reference: str
+) -> list[Answer]:
     error, rho, time = (
-        a.paired(records, both[0], quantity, both[1])
+        a.paired(records, variant, quantity, reference)
         for quantity in (a.log_force_error, a.mean_correlation, a.log_time)
     )
-    if error is None or rho is None or time is None or time.seeds < 2:
+    if error is None or rho is None or time is None or time.seeds < FEWEST_SEEDS:
         return []
     return [
         Answer(
-            "Does it matter that a step draws 1024 edges, not all?",
-            f"Drawn against all: force error {in_words(error.exp(), 3)} times, mean "
-            f"\\|rho\\| different by {in_words(rho, 3)}, time held "
+            question,
+            f"{variant} against {reference}: force error {in_words(error.exp(), 3)} "
+            f"times, mean \\|rho\\| different by {in_words(rho, 3)}, time held "
             f"{in_words(time.exp())} times.",
             SECTIONS["explored"][0],
+        )
+    ]
+
+
+def _forms(records: Sequence[Record]) -> list[Answer]:
+    """What is penalised, against the term as it is."""
+    found = {v: a.paired(records, v, a.log_time, "constant-0.3") for v in FORMS}
+    listed = [
+        f"{v} {in_words(e.exp())}"
+        for v, e in found.items()
+        if e is not None and e.seeds >= FEWEST_SEEDS
+    ]
+    if not listed:
+        return []
+    return [
+        Answer(
+            "Does another form of the term hold longer than constant-0.3?",
+            f"Time held, ratio to it: {'; '.join(listed)}.",
+            SECTIONS["forms"][0],
         )
     ]

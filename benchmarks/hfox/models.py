@@ -160,11 +160,11 @@ GNN = (
 #: Section of the results -> title and what it is.
 SECTIONS = {
     "small": ("Reduced form", "Two seeds, the fewest variants; `make evidence-small`."),
-    "explored": ("Explored", "Every variant, four seeds: what a choice is made by."),
+    "explored": ("Explored", "What a choice is made by."),
     "confirmed": (
         "Confirmed",
-        "The two variants that held longest, on eight other seeds. Nothing was chosen "
-        "by these numbers.",
+        "The two that held longest of the three schedules that had been explored by "
+        "then, on eight other seeds. Nothing was chosen by these numbers.",
     ),
     "cold": (
         "Fewer and colder frames",

@@ -63,9 +63,7 @@ def row_of(records: Sequence[Record], variant: str, conditions: Sequence[str]) -
         time=ratio(lambda r: float(np.exp(a.log_time(r)))),
         force=ratio(a.force_error),
         force_out=ratio(a.force_error_out),
-        energy=ratio(
-            lambda r: r.data["errors"][a.IN_DISTRIBUTION]["per_atom_energy_rmse"]
-        ),
+        energy=ratio(a.energy_error),
         beyond=beyond.exp() if beyond else None,
         cpu=ratio(lambda r: r.data["cpu_s"]),
         rdf=ratio(a.rdf_error),
@@ -76,7 +74,7 @@ def row_of(records: Sequence[Record], variant: str, conditions: Sequence[str]) -
         rho=float(np.mean([a.mean_correlation(r) for r in models])),
         rank=float(np.mean([a.effective_rank(r) for r in models])),
         alive=alive(models),
-        drift=largest_drift(models),
+        drift=mean_drift(models),
     )
 
 
@@ -86,18 +84,28 @@ def alive(models: Sequence[Record]) -> str:
     return f"{sum(c is None for c in causes)} of {len(causes)}"
 
 
-def largest_drift(models: Sequence[Record]) -> str:
-    """Largest NVE drift of all trajectories, or how many failed."""
+def mean_drift(models: Sequence[Record]) -> str:
+    """Mean size of the NVE drift of all trajectories, and how many failed."""
     slopes = [s for r in models for s in r.data["nve_drift"]]
-    failed = sum(s is None for s in slopes)
-    if failed:
-        return f"{failed} of {len(slopes)} failed"
-    return f"{max(abs(s) for s in slopes):.2g}"
+    sizes = [abs(s) for s in slopes if s is not None]
+    failed = len(slopes) - len(sizes)
+    mean = f"{np.mean(sizes):.2g}" if sizes else "-"
+    return f"{mean}; {failed} of {len(slopes)} failed" if failed else mean
 
 
 def rank_table(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Spearman's correlations with the time held."""
     errors = (a.force_error, a.force_error_out)
+    with_term = [r for r in records if r.variant in DECORRELATED]
+
+    def rank(
+        of: Sequence[Record], quantity: a.Quantity, given: Sequence[a.Quantity] = ()
+    ) -> Estimate | None:
+        try:
+            return a.rank_correlation(of, quantity, a.log_time, given)
+        except ValueError:
+            return None  # too few models of one seed
+
     quantities = {
         "mean \\|rho\\|": (a.mean_correlation, errors),
         "effective rank": (a.effective_rank, errors),
@@ -108,10 +116,9 @@ def rank_table(records: Sequence[Record]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "plain": a.rank_correlation(records, quantity, a.log_time),
-            "partial": a.rank_correlation(records, quantity, a.log_time, given)
-            if given
-            else None,
+            "plain": rank(records, quantity),
+            "within": rank(with_term, quantity),
+            "partial": rank(records, quantity, given) if given else None,
         }
         for name, (quantity, given) in quantities.items()
     ]
@@ -121,12 +128,13 @@ def grid_section(records: Sequence[Record], grid: str, out: Path) -> dict[str, A
     """One section: its tables, and its figures written beside them."""
     present = {r.variant for r in records}
     variants = [v for v in VARIANTS if v in present]
+    compared = [v for v in variants if v != a.BASELINE]
     conditions = records[0].conditions
     base = [r for r in records if r.variant == a.BASELINE]
     many = len(variants) > 5
     figures = {
         "survival": (
-            survival_figure(records, [a.BASELINE, *_shown(variants, records)]),
+            survival_figure(records, [a.BASELINE, *_shown(compared, records)]),
             "Replicas alive against time, out of distribution",
         )
     }
@@ -136,7 +144,7 @@ def grid_section(records: Sequence[Record], grid: str, out: Path) -> dict[str, A
     section: dict[str, Any] = {
         "title": SECTIONS[grid][0],
         "text": SECTIONS[grid][1],
-        "rows": [row_of(records, v, conditions) for v in variants if v != a.BASELINE],
+        "rows": [row_of(records, v, conditions) for v in variants],
         "conditions": [CONDITION_NAMES[c] for c in conditions],
         "base": {
             "force": np.mean([a.force_error(r) for r in base]),
@@ -189,14 +197,16 @@ def write_results(records: Sequence[Record], out: Path) -> Path:
     )
     text = environment.get_template("results.md.j2").render(
         count=len(records),
+        horizon=f"{max(r.data['scale']['horizon_ps'] for r in records):g}",
         machine=machines(records),
         seeds=", ".join(map(str, sorted({r.seed for r in records}))),
         answers=answers(records),
         grids=[
-            grid_section([r for r in records if r.grid == grid], grid, out)
+            grid_section(of_grid, grid, out)
             for grid in SECTIONS
             # everything is told relative to the baseline
-            if any(r.grid == grid and r.variant == a.BASELINE for r in records)
+            if (of_grid := a.of_section(records, grid))
+            and any(r.variant == a.BASELINE for r in of_grid)
         ],
     )
     path = out / "RESULTS.md"

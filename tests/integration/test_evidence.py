@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from ase.io import read, write
 
 from benchmarks.hfox import data, evidence, models
 from benchmarks.hfox.analysis import load_records
 from benchmarks.hfox.models import jobs
-from benchmarks.hfox.pipeline import CONDITIONS, Scale, train
+from benchmarks.hfox.pipeline import CONDITIONS, Scale, correlation, train
 
 pytestmark = pytest.mark.slow
 
@@ -71,10 +72,29 @@ def test_evidence_makes_records_and_results_and_goes_on(
     assert "nequip-train" in printed
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "records").iterdir()}
 
+    # models of the same names that are trained otherwise do not mix with these
+    with pytest.raises(ValueError, match=r"small_none_1.json to be of .*another --out"):
+        run(jobs("small", ("none",), (1,), TINY, ("trainer.max_epochs=3",)))
 
-@pytest.mark.parametrize("variant", ["sam", "weight-noise", "weight-decay"])
+
+@pytest.mark.parametrize(
+    "variant", ["sam", "weight-noise", "weight-decay", "by-element-pair"]
+)
 def test_controls_train(variant: str, few_frames: Path, tmp_path: Path) -> None:
     job = jobs("small", [variant], (1,), TINY, SHORT)[0]
+    # a training that was killed left this; what is measured is the new model
+    (tmp_path / "best.ckpt").write_text("old")
     found = train(tmp_path, (f"data_dir={few_frames}", *job.arguments))
     assert found["cpu_s"] > 0
     assert found["errors"]["hfo2_test"]["forces_rmse"] > 0
+    assert torch.load(tmp_path / "best.ckpt", weights_only=False)["epoch"] < 2
+    assert [p.name for p in tmp_path.glob("best*")] == ["best.ckpt"]
+
+
+@pytest.mark.parametrize("variant", ["none", "constant-0.3", "nodes"])
+def test_a_gnn_trains(variant: str, few_frames: Path, tmp_path: Path) -> None:
+    short = ("trainer.max_epochs=1", *models.GNN)
+    job = jobs("gnn", [variant], (1,), TINY, short)[0]
+    train(tmp_path / "run", (f"data_dir={few_frames}", *job.arguments))
+    layers = correlation(tmp_path / "run" / "best.ckpt", few_frames)
+    assert [layer["channels"] for layer in layers] == [32, 32]

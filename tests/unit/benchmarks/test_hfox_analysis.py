@@ -45,6 +45,7 @@ def record(
             for name in (a.IN_DISTRIBUTION, *CONDITIONS)
         },
         "correlation": [{"mean_abs": rho, "effective_rank": 8.0, "channels": 32.0}],
+        "scale": {"horizon_ps": 10.0},
         "cpu_s": 100.0,
         "nve_drift": [0.01, -0.02],
         "commit": "abc",
@@ -68,12 +69,6 @@ def test_time_held_is_the_geometric_mean_of_replicas() -> None:
 
 def test_a_replica_that_failed_at_once_counts_as_one_step() -> None:
     assert np.exp(a.log_time(record("none", 1, times=(0.0,)))) == pytest.approx(0.002)
-
-
-def test_score_is_the_mean_share_of_the_time_asked_for() -> None:
-    r = record("none", 1, times=(0.5, 1.0, 10.0))
-    assert a.score(r, X) == pytest.approx(11.5 / 30)
-    assert a.score(r, X, tau_ps=1.0) == pytest.approx(2.5 / 3)
 
 
 def test_effect_is_that_within_seeds_with_students_interval() -> None:

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.hfox.analysis import Estimate, Record
 from benchmarks.hfox.answers import Answer, answers, direction
 from benchmarks.hfox.models import CHOSEN as BOTH
+from benchmarks.hfox.models import DECORRELATED
 
 from .test_hfox_analysis import record
 
@@ -73,7 +74,8 @@ def test_price_and_controls_are_answered_where_they_were_measured() -> None:
     records += [record("epochs-40", s, times=[1.0], force=0.3) for s in SEEDS]
     records += [record(CHOSEN, s, times=[3.0 + 0.01 * s], force=0.25) for s in SEEDS]
     found = answers(in_section(records, "confirmed"))
-    assert "larger" in the(found, f"{CHOSEN}: at what price").sentence
+    price = the(found, f"{CHOSEN}: at what price").sentence
+    assert "(larger), energy error 1.00 [1.00, 1.00]" in price
     assert the(found, f"{CHOSEN}: against epochs-40").sentence.endswith("(longer).")
     assert the(found, f"{CHOSEN}: more than").sentence.startswith("**Yes**")
     assert not [x for x in found if "against sam" in x.question]
@@ -103,13 +105,70 @@ def test_relation_is_answered_from_models_that_differ() -> None:
 def test_too_few_models_leave_the_relation_open() -> None:
     found = answers(pairs((2.0, 2.0, 2.0, 2.1), "explored"))
     assert not [x for x in found if x.question.startswith("Is correlation related")]
-    assert the(found, "Which schedule").sentence.endswith(f"{CHOSEN} 2.02.")
+    listed = the(found, "Which schedule").sentence
+    assert f"4 seeds: {CHOSEN} 2.02 [" in listed
+
+
+def test_variants_of_fewer_seeds_are_not_ranked() -> None:
+    records = pairs((2.0, 2.0, 2.0, 2.1), "explored")
+    lucky = [record("target", 1, times=[9.0])]
+    listed = the(answers(records + in_section(lucky, "explored")), "Which schedule")
+    assert "target" not in listed.sentence
+
+
+def test_two_seeds_answer_nothing() -> None:
+    records = [r for r in pairs((2.0, 2.1, 1.9, 2.0), "larger") if r.seed < 3]
+    assert not answers(records)
+
+
+def test_forms_are_compared_with_the_term_as_it_is() -> None:
+    known = [
+        record(v, s, times=[s * f])
+        for v, f in (("none", 1.0), ("constant-0.3", 2.0))
+        for s in (*SEEDS, 5)
+    ]
+    forms = [record("abs", s, times=[s * 3.0]) for s in SEEDS]
+    records = in_section(known, "explored") + in_section(forms, "forms")
+    found = the(answers(records), "Does another form")
+    assert found.sentence.endswith("abs 1.50 [1.50, 1.50] (4 seeds).")
+    assert found.section == "Other forms of the term"
+
+
+def test_correlation_among_models_with_the_term_is_told_apart() -> None:
+    # between with and without it is everything, among those with it nothing
+    rng = np.random.default_rng(2)
+
+    def model(variant: str, seed: int, rho: float, time: float) -> Record:
+        force, barrier = rng.uniform(0.1, 0.3, 2)
+        return record(
+            variant, seed, rho=rho, times=[time], force=force, barrier=barrier
+        )
+
+    records = [model("none", s, 0.5, 0.1) for s in SEEDS]
+    records += [
+        model(v, s, float(rng.uniform(0.1, 0.2)), float(rng.uniform(1, 2)))
+        for v in DECORRELATED[:8]
+        for s in SEEDS
+    ]
+    found = answers(in_section(records, "explored"))
+    among = the(found, "Is it among models that all have")
+    assert among.sentence.endswith("no difference shown.")
+
+
+def test_the_two_that_were_chosen_are_compared() -> None:
+    first, second = BOTH
+    records = pairs((2.0, 2.1, 1.9, 2.0))
+    records += in_section(
+        [record(second, s, times=[s * 1.0]) for s in SEEDS], "confirmed"
+    )
+    found = the(answers(records), f"{first} or {second}?")
+    assert "time held 2.00 [1.87, 2.13] (4 seeds), force error" in found.sentence
 
 
 def test_the_sample_of_edges_is_compared_with_all_of_them() -> None:
     variants = {"none": 0.3, "cosine-down": 0.2, "cosine-all-edges": 0.25}
     records = [record(v, s, force=f, rho=f) for v, f in variants.items() for s in SEEDS]
-    found = the(answers(in_section(records, "explored")), "Does it matter")
+    found = the(answers(in_section(records, "explored")), "Does it matter that a step")
     assert "force error 0.800 [0.800, 0.800]" in found.sentence
     assert "different by -0.050 [-0.050, -0.050]" in found.sentence
     without = [r for r in records if r.variant != "cosine-all-edges"]

@@ -70,4 +70,20 @@ def test_failed_drift_runs_are_counted(tmp_path: Path) -> None:
     records = explored(["none", "cosine-down"])
     records[1].data["nve_drift"] = [None, 0.5]
     text = write_results(records, tmp_path).read_text()
-    assert "| 1 of 4 failed |" in text
+    # the mean of 0.5, 0.01 and 0.02
+    assert row(text, "cosine-down")[1] == "2"
+    assert "| 0.18; 1 of 4 failed |" in text
+
+
+def test_the_baseline_has_a_row_of_its_own(tmp_path: Path) -> None:
+    text = write_results(explored(["none", "cosine-down"]), tmp_path).read_text()
+    assert row(text, "none")[2] == "1.00 [1.00, 1.00]"
+
+
+def test_a_section_borrows_the_models_that_it_is_compared_with(tmp_path: Path) -> None:
+    records = explored(["none", "constant-0.3", "cosine-up"])
+    forms = [replace(r, grid="forms", variant="abs") for r in records[1::3]]
+    text = write_results([*records, *forms], tmp_path).read_text()
+    section = text.split("## Other forms of the term")[1]
+    assert row(section, "abs")[1] == row(section, "constant-0.3")[1] == "2"
+    assert "| cosine-up |" not in section
