@@ -25,6 +25,7 @@ CHEAPER = {
         "cosine-every-4",
         "cosine-down",
     ),
+    "And that the constant one does?": ("constant-every-4", "constant-0.3"),
 }
 
 
