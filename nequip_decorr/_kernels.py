@@ -68,28 +68,23 @@ class Centred(NamedTuple):
     Attributes:
         z: deviations over the unit, in the dtype of the rows.
         unit: largest deviation of each block, (L,), in that dtype.
-        centre: what was taken out, (L, C), float64.
-        total: sum of ``z``, (L, C), float64: not quite 0, since the mean is rounded; 0
-            where deviations are from 0.
+        centre: what was taken out, (L, C), float64: the mean, or 0.
         gram: sum of z z^T, (L, C, C), float64.
     """
 
     z: Tensor
     unit: Tensor
     centre: Tensor
-    total: Tensor
     gram: Tensor
 
     def about_origin(self) -> tuple[Tensor, Tensor]:
-        """Sums of x and x x^T, float64."""
+        """Sums of x and x x^T, float64; the former is 0 where the mean was left in."""
         unit = self.unit.double()[:, None]
-        total, centre = self.total * unit, self.centre
-        # sum x x^T = gram + t c^T + c t^T + N c c^T with t the total about c: half and
-        # its transpose. Float32 products are not quite symmetric, and a mean of 1000
-        # standard deviations would bring that into the gradient.
-        first = torch.add(total, centre, alpha=self.z.shape[0])
+        # half and its transpose: float32 products are not quite symmetric, and a mean
+        # of 1000 standard deviations would bring that into the gradient
+        first = self.centre * self.z.shape[0]
         half = self.gram * (0.5 * unit * unit)[..., None]
-        half = half + (0.5 * (total + first))[:, :, None] * centre[:, None, :]
+        half = half + (0.5 * first)[:, :, None] * self.centre[:, None, :]
         return first, half + half.transpose(1, 2)
 
 
@@ -103,20 +98,29 @@ def centre_rows(x: Tensor, centred: bool = True) -> Centred:
     if len(x) == 0:
         none = x.sum(dim=0).double()
         empty = none[:, :, None] * none[:, None, :]
-        return Centred(x, x.new_ones(x.shape[1]), none, none, empty)
+        return Centred(x, x.new_ones(x.shape[1]), none, empty)
     with _full_precision(x.device):
-        centre = x.mean(dim=0)
-        centre = centre if centred else torch.zeros_like(centre)
-        z = x - centre if centred else x
-        unit = z.abs().amax(dim=(0, 2)).clamp_min(torch.finfo(x.dtype).tiny)
+        z, centre = (
+            _about_mean(x) if centred else (x, x.new_zeros(x.shape[1:]).double())
+        )
+        unit = torch.linalg.vector_norm(z, torch.inf, dim=(0, 2))
+        unit = unit.clamp_min_(torch.finfo(x.dtype).tiny)
         z = z / unit[:, None]
         grams = [
             torch.bmm(part.permute(1, 2, 0), part.transpose(0, 1)).double()
             for part in torch.split(z, _ROWS_AT_ONCE)
         ]
     gram = grams[0] if len(grams) == 1 else torch.stack(grams).sum(dim=0)
-    total = z.sum(dim=0) if centred else centre
-    return Centred(z, unit, centre.double(), total.double(), gram)
+    return Centred(z, unit, centre, gram)
+
+
+def _about_mean(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Deviations of rows (N, L, C), and their mean, float64."""
+    mean = x.mean(dim=0)
+    z = x - mean
+    # the mean is rounded: at 1000 standard deviations, by 1e-4 of one in float32
+    rest = z.mean(dim=0)
+    return z.sub_(rest), mean.double() + rest
 
 
 class Correlated(NamedTuple):
@@ -147,8 +151,8 @@ def score(
     inverse = torch.where(mask, floored, torch.inf).rsqrt()
     r = cov * inverse[:, :, None] * inverse[:, None, :]
     r.diagonal(dim1=1, dim2=2).zero_()
-    count = mask.sum(dim=1)
-    pairs = (count * (count - 1)).clamp_min(1).double()
+    count = mask.sum(dim=1, dtype=diagonal.dtype)
+    pairs = (count * (count - 1)).clamp_min_(1)
     total = (r * r if square else r.abs()).sum(dim=(1, 2))
     # rounding of duplicated channels may pass 1 by an ulp
     return (total / pairs).clamp_max(1.0), Correlated(r, inverse, pairs)
@@ -196,14 +200,14 @@ class RawMoments(torch.autograd.Function):
         return _by_rows(z, matrix, constant[:, None, :] * ctx.weight), None
 
 
-def _by_rows(z: Tensor, matrix: Tensor, constant: Tensor) -> Tensor:
+def _by_rows(z: Tensor, matrix: Tensor, constant: Tensor | None) -> Tensor:
     """Rows z @ matrix + constant, (N, L, C), of float64 (L, C, C) and (L, 1, C)."""
+    rows, matrix = z.transpose(0, 1), matrix.to(z.dtype)
     with _full_precision(z.device):
-        grad = torch.baddbmm(
-            constant.to(z.dtype), z.transpose(0, 1), matrix.to(z.dtype)
-        )
-    result: Tensor = grad.transpose(0, 1)
-    return result
+        if constant is None:
+            return torch.bmm(rows, matrix).transpose(0, 1)
+        grad = torch.baddbmm(constant.to(z.dtype), rows, matrix)
+    return grad.transpose(0, 1)
 
 
 class MeanCorrelation(torch.autograd.Function):
@@ -250,7 +254,7 @@ class RowCorrelation(torch.autograd.Function):
         rows: the same, centred. In their unit:
         cov: covariances, (L, C, C).
         mean: means, (L, C).
-        shift: centre of the rows less the mean, (L, C).
+        shift: centre of the rows less the mean, (L, C); None where that is 0.
         share: what each row counts for in the covariances.
         square, floor, live: as for :func:`score`.
     """
@@ -262,7 +266,7 @@ class RowCorrelation(torch.autograd.Function):
         rows: Centred,
         cov: Tensor,
         mean: Tensor,
-        shift: Tensor,
+        shift: Tensor | None,
         share: Any,
         square: bool,
         floor: float,
@@ -280,5 +284,5 @@ class RowCorrelation(torch.autograd.Function):
         # twice: by the row and by the column of the covariance
         factor = grad * (2.0 * ctx.share) / unit
         matrix = slope(Correlated(*saved), factor, ctx.square, ctx.floor)
-        by_rows = _by_rows(z, matrix, torch.bmm(shift[:, None, :], matrix))
-        return by_rows, *(None,) * 8
+        constant = None if shift is None else torch.bmm(shift[:, None, :], matrix)
+        return _by_rows(z, matrix, constant), *(None,) * 8

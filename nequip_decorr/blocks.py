@@ -222,8 +222,10 @@ def stack_blocks(
     ]
     if first.dim == first.step == 1 and list(blocks) == one_after_the_other:
         x = _flat(fields, blocks[-1])
-        # a view: nothing is copied
-        x = as_blocks(x.narrow(1, first.start, len(blocks) * channels), channels)
+        # a view: nothing is copied. Even a whole one, backward, would be: none is taken
+        width = len(blocks) * channels
+        x = x if width == x.shape[1] else x.narrow(1, first.start, width)
+        x = as_blocks(x, channels)
         return x.index_select(2, chosen[channels]) if channels in chosen else x
     parts = []
     for block in blocks:

@@ -180,7 +180,7 @@ class Part(NamedTuple):
 
     cov: Tensor
     mean: Tensor
-    shift: Tensor
+    shift: Tensor | None
     share: Tensor | float
 
 
@@ -193,11 +193,7 @@ class Whole(NamedTuple):
 
 def _alone(rows: Centred) -> Part:
     share = 1.0 / max(len(rows.z), 1)
-    mean = rows.total * share
-    cov = torch.baddbmm(
-        rows.gram, mean[:, :, None], mean[:, None, :], beta=share, alpha=-1.0
-    )
-    return Part(cov, rows.centre / rows.unit[:, None] + mean, -mean, share)
+    return Part(rows.gram * share, rows.centre / rows.unit[:, None], None, share)
 
 
 def _together(parts: list[Centred], drawn: int, weight: float, group: Any) -> Whole:

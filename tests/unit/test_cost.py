@@ -78,18 +78,11 @@ def products(counted: Count) -> list[str]:
 
 
 def test_forward_has_one_product_of_rows_and_backward_one() -> None:
-    # all layers in one batched product each way; the two between take one row, the mean
+    # all layers in one batched product each way
     edges, channels, layers = 200, 16, 3
     counted = term(edges)
-    assert products(counted) == [
-        "aten::bmm",
-        "aten::baddbmm",
-        "aten::bmm",
-        "aten::baddbmm",
-    ]
-    by_rows = 2 * layers * edges * channels**2
-    by_mean = 2 * layers * channels**2
-    assert counted.multiplications == by_rows + by_mean
+    assert products(counted) == ["aten::bmm", "aten::bmm"]
+    assert counted.multiplications == 2 * layers * edges * channels**2
 
 
 def test_layers_of_different_widths_are_one_product_too() -> None:
@@ -101,8 +94,8 @@ def test_layers_of_different_widths_are_one_product_too() -> None:
         for i, width in enumerate(widths)
     }
     counted = count(SampledCorrelation(blocks=blocks), features)
-    assert len(products(counted)) == 4
-    assert counted.multiplications == 2 * 4 * (80 + 1) * MAX_CHANNELS**2
+    assert len(products(counted)) == 2
+    assert counted.multiplications == 2 * 4 * 80 * MAX_CHANNELS**2
 
 
 def test_a_step_takes_few_operators() -> None:
@@ -110,7 +103,7 @@ def test_a_step_takes_few_operators() -> None:
     views = {"aten::unsqueeze", "aten::transpose", "aten::diagonal", "aten::view"}
     views |= {"aten::detach", "aten::slice", "aten::select", "aten::expand"}
     work = [name for name in term(200, max_edges=64).names if name not in views]
-    assert len(work) < 90
+    assert len(work) < 70
 
 
 def test_work_does_not_grow_with_edges_beyond_the_limit() -> None:
