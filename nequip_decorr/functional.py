@@ -1,4 +1,4 @@
-r"""Correlation of features: moments, penalty, debiasing and spectra. No NequIP here.
+r"""Correlation of features: moments, penalty, debiasing and spectra. Torch only.
 
 Notation: ``x`` holds N rows (edges) of L blocks (layers) of C channels. For one block,
 :math:`\mathrm{Cov} = \langle (x-\mu)(x-\mu)^\top \rangle` and
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -316,7 +315,8 @@ def subsample_rows(
     Args:
         total: number of rows, at least ``keep``.
         keep: number of rows to draw.
-        seed: equal seeds draw equal rows, on every device.
+        seed: equal seeds draw equal rows on one kind of device; below 2^32, since the
+            generator of a CPU ignores higher bits.
         device: where the indices are wanted.
 
     Returns:
@@ -329,11 +329,16 @@ def subsample_rows(
         raise ValueError(
             f"expected to keep between 1 and all of {total} rows, got {keep}"
         )
-    uniform = np.random.default_rng(seed).random(keep + 1)
-    border = np.arange(keep + 1) * total // keep
-    within = (uniform[:keep] * (border[1:] - border[:-1])).astype(np.int64)
-    shift = int(uniform[keep] * total)
-    return _sent((border[:-1] + within + shift) % total, device)
+    generator = torch.Generator(device=device)
+    generator.manual_seed(seed)
+    uniform = torch.rand(
+        keep + 1, generator=generator, device=device, dtype=torch.float64
+    )
+    border = torch.arange(keep + 1, device=device) * total // keep
+    size = border[1:] - border[:-1]
+    within = (uniform[:keep] * size).long()
+    shift = (uniform[keep] * total).long()
+    return (border[:-1] + within + shift) % total
 
 
 def subsample_channels(
@@ -355,10 +360,6 @@ def subsample_channels(
     Returns:
         distinct indices, int64, shape ``(keep,)``.
     """
-    drawn = np.random.default_rng(seed).choice(total, keep, replace=False)
-    return _sent(drawn, device)
-
-
-def _sent(indices: np.ndarray, device: torch.device | str) -> Tensor:
-    """On the device, without waiting for what it is doing."""
-    return torch.from_numpy(indices).to(device, non_blocking=True)
+    generator = torch.Generator(device=device)
+    generator.manual_seed(seed)
+    return torch.randperm(total, generator=generator, device=device)[:keep]

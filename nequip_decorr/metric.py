@@ -276,7 +276,7 @@ class EdgeCorrelation(Metric):
     @property
     def _draw(self) -> int:
         """Seed of what this step draws."""
-        # not negative; an odd factor keeps seeds apart
+        # torch's generator on a CPU takes 32 bits; an odd factor keeps seeds apart
         return (self.seed * 0x9E3779B1 + self.step) % 2**32
 
     def _batch_moments(self, preds: Mapping[str, Tensor]) -> list[Moments]:
