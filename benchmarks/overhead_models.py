@@ -31,8 +31,10 @@ TYPES = ["Hf", "O"]
 COEFFICIENT = 0.3
 R_MAX = 4.0
 
-#: What a step can be: without the callback, with it at coefficient 0, with the term.
-OFF, MONITOR, ON = "off", "monitor", "on"
+#: What steps can be: without the callback, with it at coefficient 0, with the term in
+#: each of them or, as `+nequip_decorr=constant` has it, in one of four.
+OFF, MONITOR, ON, FOURTH = "off", "monitor", "on", "fourth"
+EVERY_N_STEPS = 4
 
 
 def allegro(scalars: int, tensors: int, l_max: int) -> dict[str, Any]:
@@ -123,8 +125,9 @@ class Switched(EdgeDecorrelation):
         if not hasattr(self, "term"):
             self.term = self._loss_term
         self.kind = kind
-        self._loss_term = self.term if kind == ON else None
-        coeff = COEFFICIENT if kind == ON else 0.0
+        self.every_n_steps = EVERY_N_STEPS if kind == FOURTH else 1
+        self._loss_term = self.term if kind in {ON, FOURTH} else None
+        coeff = COEFFICIENT if kind in {ON, FOURTH} else 0.0
         _host.set_coefficient(pl_module.loss, self.name, coeff)
 
     def on_train_batch_start(self, *args: Any) -> None:
@@ -141,10 +144,7 @@ class Switched(EdgeDecorrelation):
 
 
 class Clock(Callback):
-    """First of the callbacks: decides what the next steps are and times them.
-
-    As many at once as the term enters one of, so that each kind is told its own cost.
-    """
+    """First of the callbacks: decides what the next four steps are and times them."""
 
     def __init__(
         self, switched: Switched, kinds: tuple[str, ...], seconds: float, warm: int = 2
@@ -154,7 +154,7 @@ class Clock(Callback):
         self.seconds = seconds
         self.warm = warm
         self.random = random.Random(0)
-        self.block = switched.every_n_steps
+        self.block = EVERY_N_STEPS
         self.step = 0
         self.order: list[str] = []
         self.times: dict[str, list[float]] = {kind: [] for kind in kinds}

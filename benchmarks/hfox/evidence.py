@@ -77,17 +77,17 @@ def missing(jobs: list[Job], records: Path) -> list[Job]:
     """Jobs without a record.
 
     Raises:
-        ValueError: when a record is of another job of the same name.
+        ValueError: when a record of the same name is of another grid.
     """
     left = []
     for job in jobs:
         path = records / f"{job.name}.json"
         if not path.exists():
             left.append(job)
-        elif (found := json.loads(path.read_text())["arguments"]) != [*job.arguments]:
+        elif (found := json.loads(path.read_text())["overrides"]) != [*job.overrides]:
             raise ValueError(
-                f"expected {path} to be of {job.arguments}, got one of {found}; remove "
-                f"it, or give another --out"
+                f"expected {path} to be of a model with {[*job.overrides]}, got one "
+                f"with {found}; remove it, or give another --out"
             )
     return left
 

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 
 from .pipeline import Scale
 
-#: The default of the flag, named here so that records do not depend on it.
+#: Defaults of the flags, named here so that models do not depend on them.
 CAPPED = "trainer.decorr.max_edges=1024"
-CONSTANT = ("+nequip_decorr=constant", CAPPED, "trainer.decorr.coeff=0.3")
+EVERY_STEP = "trainer.decorr.every_n_steps=1"
+
+
+def constant(coeff: float) -> tuple[str, ...]:
+    """A constant coefficient, in each step."""
+    options = (f"trainer.decorr.coeff={coeff:g}", EVERY_STEP)
+    return ("+nequip_decorr=constant", CAPPED, *options)
+
+
+CONSTANT = constant(0.3)
 
 
 def other_form(form: str) -> tuple[str, ...]:
@@ -30,10 +39,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "cosine-0.6": ("+nequip_decorr=cosine", CAPPED, "trainer.decorr.coeff=0.6"),
     "cosine-bump": ("+nequip_decorr=cosine", CAPPED, "trainer.decorr.direction=bump"),
     "target": ("+nequip_decorr=target", CAPPED),
-    "constant-1": ("+nequip_decorr=constant", CAPPED, "trainer.decorr.coeff=1"),
+    "constant-1": constant(1),
     "constant-0.3": CONSTANT,
-    "constant-0.03": ("+nequip_decorr=constant", CAPPED, "trainer.decorr.coeff=0.03"),
-    "constant-0.003": ("+nequip_decorr=constant", CAPPED, "trainer.decorr.coeff=0.003"),
+    "constant-0.03": constant(0.03),
+    "constant-0.003": constant(0.003),
     # the strongest published baseline; two passes a step: half the epochs take as long
     "sam": (
         "training_module.optimizer._target_=benchmarks.hfox.controls.SharpnessAware",
@@ -62,7 +71,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         CAPPED,
         "trainer.decorr.every_n_steps=4",
     ),
-    "constant-every-4": (*CONSTANT, "trainer.decorr.every_n_steps=4"),
+    "constant-every-4": (*CONSTANT[:-1], "trainer.decorr.every_n_steps=4"),
     # what is penalised, each as strong as constant-0.3
     "abs": (*CONSTANT, "trainer.decorr.penalty=abs"),
     "decorr-form": other_form("decorr"),

@@ -285,7 +285,8 @@ def test_features_that_are_not_finite_stop_the_training(tmp_path: Path) -> None:
     config = config_with(
         tmp_path / "config", {"trainer.callbacks": [{"_target_": "breaker.Break"}]}
     )
-    output = train_fails(folder, *FLAG, config=config)
+    each_step = "trainer.decorr.every_n_steps=1"
+    output = train_fails(folder, *FLAG, each_step, config=config)
     assert (
         "expected finite features in `edge_features`, got NaN or infinity in layer 1 "
         "of step 3, epoch 0"

@@ -76,7 +76,7 @@ def test_presets_name_every_option_with_its_default(preset: Path) -> None:
     assert set(options) == set(defaults)
     meant = {
         "cosine": set(),
-        "constant": {"schedule", "coeff"},
+        "constant": {"schedule", "coeff", "every_n_steps"},
         "target": {"schedule", "coeff", "target"},
         "monitor": {"schedule", "coeff"},
     }[preset.stem]

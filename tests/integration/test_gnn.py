@@ -33,7 +33,11 @@ GNN = {
     "per_type_energy_shifts": "${training_data_stats:per_atom_energy_mean}",
     "per_type_energy_scales": 1.0,
 }
-FLAG = ("+nequip_decorr=constant", "trainer.decorr.coeff=3.0")
+FLAG = (
+    "+nequip_decorr=constant",
+    "trainer.decorr.coeff=3.0",
+    "trainer.decorr.every_n_steps=1",
+)
 VALUE = "val0_epoch/edge_correlation"
 PENALTY = "train_loss_step/edge_correlation"
 LOSS = "train_loss_step/weighted_sum"
