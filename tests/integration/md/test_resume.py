@@ -14,7 +14,7 @@ from tests.integration import commands
 
 pytestmark = pytest.mark.slow
 
-LENGTH = ["--horizon-ps", "0.5", "--replicas", "2", "--temperature", "300", "4000"]
+LENGTH = ["--horizon-ps", "1.0", "--replicas", "2", "--temperature", "300", "4000"]
 
 
 def found(folder):
@@ -48,7 +48,7 @@ def test_kill_and_resume(tmp_path, checkpoint, hfo2, whole, processes, kills):
         while progress(run) == before and time.monotonic() < deadline:
             assert process.is_alive(), (tmp_path / "log").read_text()
             time.sleep(0.02)
-        process.join(draw.uniform(0.0, 0.7))
+        process.join(draw.uniform(0.0, 0.4))
         workers = children(process.pid)
         assert bool(workers) is (processes > 1)
         process.kill()
