@@ -101,11 +101,14 @@ def centre_rows(x: Tensor, centred: bool = True) -> Centred:
         return Centred(x, x.new_ones(x.shape[1]), none, empty)
     with _full_precision(x.device):
         z, centre = (
-            _about_mean(x) if centred else (x, x.new_zeros(x.shape[1:]).double())
+            _about_mean(x)
+            if centred
+            else (x, x.new_zeros(x.shape[1:], dtype=torch.float64))
         )
         # in two steps: over rows first is the quick way through memory
         unit = z.abs().amax(dim=0).amax(dim=1)
-        unit = unit.clamp_min_(torch.finfo(x.dtype).tiny)
+        # its square must not vanish in float64
+        unit = unit.clamp_min_(max(torch.finfo(x.dtype).tiny, 1e-100))
         z = z * unit.reciprocal()[:, None]
         grams = [
             torch.bmm(part.permute(1, 2, 0), part.transpose(0, 1)).double()
@@ -129,12 +132,15 @@ class Correlated(NamedTuple):
 
     Attributes:
         r: R off the diagonal, (L, C, C).
-        inverse: one over the floored standard deviations, 0 for dead channels, (L, C).
+        outer: what it is over the covariances: one over the product of the floored
+            standard deviations, 0 for dead channels, (L, C, C).
+        rows: sum over each row of R^2 or |R|, (L, C).
         pairs: number of pairs of live channels, both ways, (L,).
     """
 
     r: Tensor
-    inverse: Tensor
+    outer: Tensor
+    rows: Tensor
     pairs: Tensor
 
 
@@ -146,31 +152,34 @@ def score(
     All float64. ``live`` is the function that tells live channels from variances and
     means.
     """
-    diagonal = cov.diagonal(dim1=1, dim2=2)
-    mask = live(diagonal, mean)
-    floored = torch.add(diagonal, diagonal.mean(dim=1, keepdim=True), alpha=floor)
-    inverse = torch.where(mask, floored, torch.inf).rsqrt()
-    r = cov * inverse[:, :, None] * inverse[:, None, :]
+    variance = cov.diagonal(dim1=1, dim2=2)
+    average = variance.mean(dim=1, keepdim=True)
+    mask = live(variance, mean, average)
+    floored = torch.add(variance, average, alpha=floor)
+    inverse = floored.masked_fill_(mask.logical_not(), torch.inf).rsqrt_()
+    outer = inverse[:, :, None] * inverse[:, None, :]
+    r = cov * outer
     r.diagonal(dim1=1, dim2=2).zero_()
-    count = mask.sum(dim=1, dtype=diagonal.dtype)
+    count = mask.sum(dim=1, dtype=variance.dtype)
     pairs = (count * (count - 1)).clamp_min_(1)
-    total = (r * r if square else r.abs()).sum(dim=(1, 2))
+    rows = (r * r if square else r.abs()).sum(dim=2)
     # rounding of duplicated channels may pass 1 by an ulp
-    return (total / pairs).clamp_max(1.0), Correlated(r, inverse, pairs)
+    value = (rows.sum(dim=1) / pairs).clamp_max_(1.0)
+    return value, Correlated(r, outer, rows, pairs)
 
 
 def slope(of: Correlated, factor: Tensor, square: bool, floor: float) -> Tensor:
     """Gradient of ``factor`` (L,) times the value by the covariances, symmetric."""
-    r, inverse, pairs = of
-    share = (factor / pairs)[:, None, None]
-    matrix = r * (2.0 * share) if square else r.sign() * share
+    share = (factor / of.pairs)[:, None]
+    share = 2.0 * share if square else share
+    matrix = ((of.r if square else of.r.sign()) * of.outer).mul_(share[:, :, None])
     # by the floored variance of a channel, which normalises its row and column
-    by_variance = (matrix * r).sum(dim=2) * inverse * inverse
+    inverse_square = of.outer.diagonal(dim1=1, dim2=2)
+    by_variance = of.rows * share * inverse_square
     by_variance = torch.add(
         by_variance, by_variance.mean(dim=1, keepdim=True), alpha=floor
     )
-    matrix = matrix * inverse[:, :, None] * inverse[:, None, :]
-    matrix.diagonal(dim1=1, dim2=2).copy_(by_variance.neg())
+    matrix.diagonal(dim1=1, dim2=2).copy_(by_variance.neg_())
     return matrix
 
 
@@ -206,9 +215,12 @@ def _by_rows(z: Tensor, matrix: Tensor, constant: Tensor | None) -> Tensor:
     rows, matrix = z.transpose(0, 1), matrix.to(z.dtype)
     with _full_precision(z.device):
         if constant is None:
-            return torch.bmm(rows, matrix).transpose(0, 1)
-        grad = torch.baddbmm(constant.to(z.dtype), rows, matrix)
-    return grad.transpose(0, 1)
+            # into rows as they lie: autograd would copy any others
+            grad = torch.empty_like(z)
+            torch.bmm(rows, matrix, out=grad.transpose(0, 1))
+            return grad
+        by_rows = torch.baddbmm(constant.to(z.dtype), rows, matrix)
+    return by_rows.transpose(0, 1)
 
 
 class MeanCorrelation(torch.autograd.Function):

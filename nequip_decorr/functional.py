@@ -169,14 +169,14 @@ def live_channels(m: Moments) -> Tensor:
     """
     with torch.no_grad():
         variance = covariance(m).diagonal(dim1=1, dim2=2)
-        return are_live(variance, m.first / m.weight.clamp_min(_TINY))
+        average = variance.mean(dim=1, keepdim=True)
+        return are_live(variance, m.first / m.weight.clamp_min(_TINY), average)
 
 
-def are_live(variance: Tensor, mean: Tensor) -> Tensor:
-    """The same by variances and means (L, C)."""
+def are_live(variance: Tensor, mean: Tensor, average: Tensor) -> Tensor:
+    """The same by variances and means (L, C), and the mean variance (L, 1)."""
     threshold = torch.maximum(
-        DEAD_RELATIVE_TO_BLOCK * variance.mean(dim=1, keepdim=True),
-        DEAD_RELATIVE_TO_MEAN * mean * mean,
+        DEAD_RELATIVE_TO_BLOCK * average, DEAD_RELATIVE_TO_MEAN * mean * mean
     )
     return variance > threshold
 
@@ -334,11 +334,11 @@ def subsample_rows(
     uniform = torch.rand(
         keep + 1, generator=generator, device=device, dtype=torch.float64
     )
-    border = torch.arange(keep + 1, device=device) * total // keep
+    border = torch.arange(0, (keep + 1) * total, total, device=device) // keep
     size = border[1:] - border[:-1]
     within = (uniform[:keep] * size).long()
     shift = (uniform[keep] * total).long()
-    return (border[:-1] + within + shift) % total
+    return within.add_(border[:-1]).add_(shift).remainder_(total)
 
 
 def subsample_channels(

@@ -124,6 +124,7 @@ class EdgeCorrelation(Metric):
         self.seed = seed
         self.blocks = None if blocks is None else list(blocks)
         self._groups, self._shares = arrange(self.blocks)
+        self._of_mean: Tensor | None = None  # made once: a copy makes a device wait
         check_options(self)
         self.step = 0
         #: moments of the last batch over all ranks, one for each group of blocks that
@@ -354,9 +355,16 @@ class EdgeCorrelation(Metric):
     def _over_layers(self, groups: list[Tensor]) -> Tensor:
         """Weighted mean over layers, of the values of the blocks of each group."""
         values = self._of_layers(groups)
-        count = values.shape[0]
         if self.layers is None and self.layer_weights is None:
             return values.mean()
+        if self._of_mean is None:
+            self._of_mean = values.new_tensor(self._weights_of(len(values)))
+        self._of_mean = self._of_mean.to(values.device)
+        # a layer that is not finite shows, chosen or not: its gradient would be NaN
+        return (values * self._of_mean).sum()
+
+    def _weights_of(self, count: int) -> list[float]:
+        """What each of ``count`` layers counts for in the mean; sums to 1."""
         chosen = list(range(count)) if self.layers is None else self.layers
         if any(not -count <= layer < count for layer in chosen):
             raise ValueError(
@@ -372,17 +380,16 @@ class EdgeCorrelation(Metric):
                 f"expected `layers` to name different ones of {count} layers, got "
                 f"{chosen}"
             )
-        # a layer that is not finite shows, chosen or not: its gradient would be NaN
-        values = values + 0.0 * values.sum()
-        if self.layer_weights is None:
-            return values[chosen].mean()
-        if len(self.layer_weights) != len(chosen):
+        given = self.layer_weights or [1.0] * len(chosen)
+        if len(given) != len(chosen):
             raise ValueError(
                 f"expected one of `layer_weights` for each of {len(chosen)} layers, "
                 f"got {self.layer_weights}"
             )
-        weights = values.new_tensor(self.layer_weights)
-        return (values[chosen] * weights).sum() / weights.sum()
+        weights = [0.0] * count
+        for layer, weight in zip(chosen, given, strict=True):
+            weights[layer] = weight / sum(given)
+        return weights
 
 
 def _detached(groups: list[Moments]) -> list[Moments]:

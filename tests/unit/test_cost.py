@@ -16,6 +16,8 @@ from nequip_decorr.sampled import MAX_CHANNELS, MAX_EDGES, SampledCorrelation
 
 #: Operators that make the host wait for the device.
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::item"}
+#: What makes a tensor of Python numbers, which would be copied to the device.
+WAITS |= {"aten::lift_fresh"}
 PRODUCTS = {"aten::bmm", "aten::baddbmm", "aten::mm", "aten::matmul", "aten::addmm"}
 
 
@@ -58,7 +60,13 @@ def term(edges: int, channels: int = 16, **options: Any) -> Count:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"max_edges": 64, "max_channels": 8}, {"layers": [0, 2]}, {"penalty": "abs"}],
+    [
+        {},
+        {"max_edges": 64, "max_channels": 8},
+        {"layers": [0, 2]},
+        {"layer_weights": [1.0, 2.0, 0.5]},
+        {"penalty": "abs"},
+    ],
 )
 def test_a_step_never_waits_for_the_device(options: dict[str, Any]) -> None:
     assert not WAITS & set(term(200, **options).names)
@@ -103,7 +111,7 @@ def test_a_step_takes_few_operators() -> None:
     views = {"aten::unsqueeze", "aten::transpose", "aten::diagonal", "aten::view"}
     views |= {"aten::detach", "aten::slice", "aten::select", "aten::expand"}
     work = [name for name in term(200, max_edges=64).names if name not in views]
-    assert len(work) < 70
+    assert len(work) < 80
 
 
 def test_work_does_not_grow_with_edges_beyond_the_limit() -> None:

@@ -89,6 +89,15 @@ def test_hard_features(name, kind):
     torch.testing.assert_close(grad, other, rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("edges", [1, 2, 48])
+def test_constant_features_have_no_gradient(dtype, edges):
+    x = torch.ones(edges, 6, dtype=dtype, requires_grad=True)
+    value, grad = value_and_gradient(SampledCorrelation(), {"edge_features": x})
+    assert value == 0
+    assert torch.equal(grad, torch.zeros_like(grad))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("layer_dim", [None, 6])
 def test_half_precision_is_raised(dtype, layer_dim):
@@ -240,6 +249,7 @@ RANKS = {
     ),
     "an empty rank": ({"max_channels": 4}, (20, 0), (0, 9)),
     "no edges": ({}, (0,), (0,)),
+    "one edge": ({}, (30,), (1,)),
 }
 
 
@@ -257,6 +267,11 @@ def train_on_rank(rank, folder):
         ]
         mean_square = metric.last_mean_square().item()
         results[case] = (steps, mean_square, metric.compute().item())
+    for edges in (20, 1 + 19 * rank):
+        constant = torch.ones(edges, 6, dtype=torch.float64, requires_grad=True)
+        metric = SampledCorrelation("x", dist_sync_on_step=True)
+        value, grad = value_and_gradient(metric, {"x": constant})
+        assert value == 0 and not grad.any()
     features = fields(100 * rank, 13 + rank, torch.float32)
     results["drawn"] = [
         value_and_gradient(
