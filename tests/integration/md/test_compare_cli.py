@@ -38,7 +38,7 @@ def test_tables_and_verdict(folders, capsys):
     assert main(["compare", str(folders / "good"), str(folders / "bad")]) == 0
     printed = words(capsys.readouterr().out)
     assert "langevin, 1 fs, horizon 10 ps" in printed
-    assert "good holds longer than bad: score +" in printed
+    assert "good holds longer than bad: score difference +" in printed
     assert "good - bad all 32" in printed
     assert "not reached" in printed
 

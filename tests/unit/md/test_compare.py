@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nequip_decorr.md.compare import (
+    LOG_RANK_LEVEL,
     MIN_PAIRS,
+    MIN_PAIRS_LOG_RANK,
     compare_runs,
     pair_replicas,
     score_difference,
@@ -219,8 +221,16 @@ def test_coverage_of_the_difference(monkeypatch, hazards, n_structures, size, sp
 @pytest.mark.parametrize(
     ("interval", "n_pairs", "words"),
     [
-        (Interval(0.21, 0.05, 0.37), 16, "A holds longer than B: score +0.21"),
-        (Interval(-0.21, -0.37, -0.05), 16, "B holds longer than A: score -0.21"),
+        (
+            Interval(0.21, 0.05, 0.37),
+            16,
+            "A holds longer than B: score difference +0.21",
+        ),
+        (
+            Interval(-0.21, -0.37, -0.05),
+            16,
+            "B holds longer than A: score difference -0.21",
+        ),
         (Interval(0.1, -0.05, 0.3), 16, "no difference shown"),
         (Interval(0.1, 0.0, 0.3), 16, "no difference shown"),
         (Interval(0.0, -0.1, 0.1), 16, "no difference shown"),
@@ -237,14 +247,18 @@ def test_verdict_says_no_more_than_the_interval(interval, n_pairs, words):
 @pytest.mark.parametrize(
     ("z", "p_value", "words"),
     [
-        (-3.5, 5e-4, "A fails later than B on these structures (log-rank p = 0.0005)"),
-        (3.5, 5e-4, "B fails later than A on these structures (log-rank p = 0.0005)"),
+        (
+            -3.5,
+            5e-4,
+            "A fails at a lower rate than B on these structures (log-rank p =",
+        ),
+        (3.5, 5e-4, "B fails at a lower rate than A on these structures (log-rank p ="),
         (-2.1, 0.036, "no difference shown"),
         (None, None, "no difference shown"),
     ],
     ids=["first", "second", "two-chances", "no-failure"],
 )
-def test_verdict_where_only_the_order_of_failures_tells(z, p_value, words):
+def test_verdict_where_only_the_rates_of_failure_tell(z, p_value, words):
     unsure = Interval(0.02, -0.1, 0.1)
     assert verdict(unsure, LogRank(16, 9.0, z, p_value, 16), 16, ("A", "B")).startswith(
         words
@@ -255,6 +269,27 @@ def test_verdict_where_only_the_order_of_failures_tells(z, p_value, words):
     )
     few = verdict(unsure, LogRank(5, 3.0, z, p_value, 5), 5, ("A", "B"))
     assert few.startswith("no verdict")
+    six = verdict(unsure, LogRank(6, 3.0, z, p_value, 6), 6, ("A", "B"))
+    assert six.startswith("no difference shown")
+
+
+def test_advice_is_by_when_the_models_fail():
+    unsure, log_rank = Interval(0.02, -0.1, 0.1), LogRank(0, 4.0, -3.5, 5e-4, 16)
+    early = verdict(unsure, log_rank, 16, ("A", "B"), early=True)
+    assert early.endswith("compare the medians, or shorten the horizon")
+    late = verdict(unsure, log_rank, 16, ("A", "B"), early=False)
+    assert late.endswith("a longer horizon would tell")
+
+
+def test_the_normal_distribution_is_right_from_seven_pairs_on():
+    # all pairs in favour of one model: z = sqrt(n), against the sign test
+    for n in (MIN_PAIRS_LOG_RANK - 1, MIN_PAIRS_LOG_RANK):
+        ones = np.ones(n)
+        log_rank = stratified_log_rank(*pairs_of(2 * ones, ones, np.arange(n)), TAU)
+        assert log_rank.z == pytest.approx(-(n**0.5))
+        assert log_rank.p_value < LOG_RANK_LEVEL
+    assert 2 * 0.5**MIN_PAIRS_LOG_RANK < LOG_RANK_LEVEL
+    assert 2 * 0.5 ** (MIN_PAIRS_LOG_RANK - 1) > LOG_RANK_LEVEL
 
 
 def test_early_failures_differ_although_their_share_of_the_horizon_does_not():
@@ -266,7 +301,7 @@ def test_early_failures_differ_although_their_share_of_the_horizon_does_not():
     assert difference.low < 0 < difference.high
     log_rank = stratified_log_rank(a, b, TAU)
     assert verdict(difference, log_rank, 16, ("A", "B")).startswith(
-        "A fails later than B"
+        "A fails at a lower rate than B"
     )
 
 
