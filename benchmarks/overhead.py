@@ -3,7 +3,7 @@
 Trains real models with Lightning and the real callback, in one process, and turns the
 term on and off from step to step in random order, so that all kinds of step see the
 same machine. Reports, for each case, the median of the ratios of neighbouring steps
-(with / without) with a bootstrap interval, the ratio of peak memory, and for the term
+(with / without) with an interval, the ratio of peak memory, and for the term
 alone the number of instructions, which does not depend on what else the machine does.
 
 A step is what Lightning does for one batch: hooks, forward, loss, backward, optimizer.
@@ -117,8 +117,9 @@ def steps_section(args: argparse.Namespace) -> list[str]:
         "Training steps; ratios over those without the extension: with the term in",
         "every fourth step (`+nequip_decorr=constant`), in each step (`cosine`,",
         "`target`), and with `monitor`. Medians over rounds of",
-        f"{EVERY_N_STEPS} steps of each in turn [95 % bootstrap interval]. "
-        f"TF32 {'on' if args.tf32 else 'off'}.",
+        f"{EVERY_N_STEPS} steps of each in turn [95 % interval]. "
+        f"TF32 {'on' if args.tf32 else 'off'}. The hooks that take a GNN's features",
+        "are there in all of them.",
         "",
         "| model | mode | edges | step (ms) | rounds | every fourth step | each step "
         "| monitor only | peak memory |",
@@ -253,7 +254,7 @@ def main() -> None:
         "--large-edges", type=int, default=4000, help="of the large one"
     )
     parser.add_argument("--seconds", type=float, default=15.0, help="of each case")
-    parser.add_argument("--max-edges", type=int, help="override the default limit")
+    parser.add_argument("--max-edges", type=int, help="of steps, not the default")
     parser.add_argument("--tf32", action="store_true")
     parser.add_argument("--quick", action="store_true", help="a few minutes, eager")
     parser.add_argument("--out", type=Path, default=HERE / "overhead.md")
