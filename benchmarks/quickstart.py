@@ -29,7 +29,7 @@ from nequip_decorr.plots import correlation_figure, save_figure
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 BIN = Path(sys.executable).parent
-FLAGS = {"with": ("+nequip_decorr=cosine",), "without": ()}
+FLAGS = {"with": ("+nequip_decorr=constant",), "without": ()}
 ERRORS = {
     "300-600 K: forces, RMSE (eV/A)": "test0_epoch/forces_rmse",
     "300-600 K: energy, RMSE (eV/atom)": "test0_epoch/per_atom_energy_rmse",

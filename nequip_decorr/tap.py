@@ -1,7 +1,7 @@
 """Features of any torch model, by the names of the modules that compute them.
 
 For force fields outside NequIP, and for training loops of one's own. NequIP and Allegro
-models need none of this: ``+nequip_decorr=cosine`` finds their features itself.
+models need none of this: ``+nequip_decorr=constant`` finds their features itself.
 
 A tap keeps what the named modules return in each forward call, with its graph, until
 the next call. The functional core turns that into a penalty to add to the loss. The
