@@ -165,6 +165,8 @@ def grid_section(records: Sequence[Record], grid: str, out: Path) -> dict[str, A
 
 def _shown(variants: Sequence[str], records: Sequence[Record]) -> list[str]:
     """Of many variants those that a survival figure shows."""
+    if len(variants) <= 4:
+        return list(variants)
     few = ["cosine-down", "constant-0.3", "sam", "epochs-40"]
     chosen = [v for v in few if v in variants] or [v for v in variants if v != "none"]
     if any(v in DECORRELATED for v in variants):
