@@ -65,8 +65,9 @@ def answers(records: Sequence[Record]) -> list[Answer]:
     if sections["explored"]:
         found += _relation(sections["explored"])
         found += _choice(sections["explored"])
-        for question, both in CHEAPER.items():
-            found += _cheaper(sections["explored"], question, *both)
+    for question, both in CHEAPER.items():
+        for name in ("explored", "confirmed"):
+            found += _cheaper(sections[name], SECTIONS[name][0], question, *both)
     found += _forms(sections["forms"])
     return found
 
@@ -213,7 +214,11 @@ def _choice(records: Sequence[Record]) -> list[Answer]:
 
 
 def _cheaper(
-    records: Sequence[Record], question: str, variant: str, reference: str
+    records: Sequence[Record],
+    section: str,
+    question: str,
+    variant: str,
+    reference: str,
 ) -> list[Answer]:
     error, rho, time = (
         a.paired(records, variant, quantity, reference)
@@ -227,7 +232,7 @@ def _cheaper(
             f"{variant} against {reference}: force error {in_words(error.exp(), 3)} "
             f"times, mean \\|rho\\| different by {in_words(rho, 3)}, time held "
             f"{in_words(time.exp())} times.",
-            SECTIONS["explored"][0],
+            section,
         )
     ]
 

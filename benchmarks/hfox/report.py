@@ -168,7 +168,7 @@ def _shown(variants: Sequence[str], records: Sequence[Record]) -> list[str]:
     if len(variants) <= 4:
         return list(variants)
     few = ["cosine-down", "constant-0.3", "sam", "epochs-40"]
-    chosen = [v for v in few if v in variants] or [v for v in variants if v != "none"]
+    chosen = [v for v in few if v in variants]
     if any(v in DECORRELATED for v in variants):
         best = a.best_variant(records)
         chosen = [best, *(v for v in chosen if v != best)]
