@@ -380,7 +380,9 @@ class EdgeCorrelation(Metric):
                 f"expected `layers` to name different ones of {count} layers, got "
                 f"{chosen}"
             )
-        given = self.layer_weights or [1.0] * len(chosen)
+        given = self.layer_weights
+        if given is None:
+            given = [1.0] * len(chosen)
         if len(given) != len(chosen):
             raise ValueError(
                 f"expected one of `layer_weights` for each of {len(chosen)} layers, "

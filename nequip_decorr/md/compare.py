@@ -249,9 +249,9 @@ def verdict(
     if difference.high < 0:
         return f"{names[1]} holds longer than {names[0]}: {numbers}"
     p_value, z = log_rank.p_value, log_rank.z
-    told = p_value is not None and z is not None and p_value < LOG_RANK_LEVEL
-    if told and n_pairs >= MIN_PAIRS_LOG_RANK:
-        slower, faster = names if z is not None and z < 0 else names[::-1]
+    enough = n_pairs >= MIN_PAIRS_LOG_RANK
+    if enough and p_value is not None and z is not None and p_value < LOG_RANK_LEVEL:
+        slower, faster = names if z < 0 else names[::-1]
         advice = (
             "compare the medians, or shorten the horizon"
             if early

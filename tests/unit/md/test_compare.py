@@ -250,9 +250,13 @@ def test_verdict_says_no_more_than_the_interval(interval, n_pairs, words):
         (
             -3.5,
             5e-4,
-            "A fails at a lower rate than B on these structures (log-rank p =",
+            "A fails at a lower rate than B on these structures (log-rank p = 0.0005)",
         ),
-        (3.5, 5e-4, "B fails at a lower rate than A on these structures (log-rank p ="),
+        (
+            3.5,
+            5e-4,
+            "B fails at a lower rate than A on these structures (log-rank p = 0.0005)",
+        ),
         (-2.1, 0.036, "no difference shown"),
         (None, None, "no difference shown"),
     ],
