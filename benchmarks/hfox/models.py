@@ -218,10 +218,10 @@ GRIDS = {
         *jobs("confirmed", (CHEAPEST,), range(5, 13), SCALE),
         *jobs("explored", REST, range(1, 5), SCALE),
         *jobs("regime", ("none", *CHOSEN), range(1, 5), SCALE, (*LARGER, *COLD)),
-        *jobs("forms", FORMS, range(1, 4), SCALE),
         *jobs("larger", ("none", *CHOSEN), range(1, 4), SCALE, LARGER),
-        *jobs("longer", ("none", "constant-0.3"), range(1, 4), SCALE, LONGER),
+        *jobs("forms", FORMS, range(1, 4), SCALE),
         *jobs("gnn", ("none", "constant-0.3", "nodes"), range(1, 4), SCALE, GNN),
+        *jobs("longer", ("none", "constant-0.3"), range(1, 4), SCALE, LONGER),
         *jobs("cold", (*FIRST[:5], "weight-noise"), range(1, 3), SCALE, COLD),
     ],
     # a GPU for a day: larger models, trained longer, twice the seeds
