@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import platform
 import random
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -159,7 +157,6 @@ class Clock(Callback):
         self.step = 0
         self.order: list[str] = []
         self.times: dict[str, list[float]] = {kind: [] for kind in kinds}
-        self.memory: dict[str, list[float]] = {kind: [] for kind in kinds}
         self.until = float("inf")
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
@@ -169,7 +166,6 @@ class Clock(Callback):
             self.order = list(self.kinds)
             self.random.shuffle(self.order)
         self.switched.switch(self.order.pop(), pl_module)
-        reset_peak()
         synchronize()
         self.start = time.perf_counter()
 
@@ -185,7 +181,6 @@ class Clock(Callback):
             self.until = now + self.seconds
         elif self.step > warm:
             self.times[self.switched.kind].append((now - self.start) / self.block)
-            self.memory[self.switched.kind].append(peak())
         # whole rounds, eight at the least
         enough = len(self.times[OFF]) >= 8 and now > self.until
         if enough and not self.order and trainer.world_size == 1:
@@ -193,9 +188,9 @@ class Clock(Callback):
 
 
 class Stop(Callback):
-    """Last of the callbacks: stops the clock."""
+    """Last of the callbacks: stops what the first of them has started."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Any) -> None:
         self.clock = clock
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
@@ -221,25 +216,6 @@ def synchronize() -> None:
     """Wait for the device, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def reset_peak() -> None:
-    """Forget the peak of memory so far."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    elif sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak() -> float:
-    """Peak of memory since the reset, in MiB."""
-    if torch.cuda.is_available():
-        return float(torch.cuda.max_memory_allocated() / 2**20)
-    if sys.platform == "linux":
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return float(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def ratio(with_: list[float], without: list[float]) -> str:

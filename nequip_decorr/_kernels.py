@@ -105,11 +105,12 @@ def centre_rows(x: Tensor, centred: bool = True) -> Centred:
             if centred
             else (x, x.new_zeros(x.shape[1:], dtype=torch.float64))
         )
-        # in two steps: over rows first is the quick way through memory
-        unit = z.abs().amax(dim=0).amax(dim=1)
+        # over rows first: the quick way through memory, which |z| would double
+        unit = torch.maximum(z.amax(dim=0), z.amin(dim=0).neg_()).amax(dim=1)
         # its square must not vanish in float64
         unit = unit.clamp_min_(max(torch.finfo(x.dtype).tiny, 1e-100))
-        z = z * unit.reciprocal()[:, None]
+        scale = unit.reciprocal()[:, None]
+        z = z.mul_(scale) if centred else z * scale
         grams = [
             torch.bmm(part.permute(1, 2, 0), part.transpose(0, 1)).double()
             for part in torch.split(z, _ROWS_AT_ONCE)

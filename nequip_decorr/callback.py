@@ -242,6 +242,7 @@ class EdgeDecorrelation(Callback):
                 **self._metric_options,
             )
             self._loss_term.checked_by_callback = True
+            self._loss_term.differentiated_with_energy = True
             _host.add_metric(pl_module.loss, self.name, self._loss_term)
             _host.set_coefficient(pl_module.loss, self.name, 0.0)
         if self.monitor and not self._monitors:

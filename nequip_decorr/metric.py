@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ._options import as_list, check_options
+from ._rows import RowTaker, take_rows
 from .blocks import Block, arrange, block_moments
 from .functional import (
     VARIANCE_FLOOR,
@@ -124,6 +125,7 @@ class EdgeCorrelation(Metric):
         self.seed = seed
         self.blocks = None if blocks is None else list(blocks)
         self._groups, self._shares = arrange(self.blocks)
+        self._rows = RowTaker()
         self._of_mean: Tensor | None = None  # made once: a copy makes a device wait
         check_options(self)
         self.step = 0
@@ -133,6 +135,8 @@ class EdgeCorrelation(Metric):
         #: set by the callback, which looks at the value that NequIP has read already;
         #: without it the metric must look, at the price of one read of a scalar a step
         self.checked_by_callback = False
+        #: set by the callback: one backward pass is of the model's energy or forces too
+        self.differentiated_with_energy = False
         for names in self._state_names():
             for name in names:
                 self.add_state(
@@ -270,7 +274,8 @@ class EdgeCorrelation(Metric):
         if self.max_edges is not None and total > self.max_edges:
             device = preds[min(fields)].device
             rows = subsample_rows(total, self.max_edges, self._draw, device)
-            features = {field: x.index_select(0, rows) for field, x in features.items()}
+            take = self._rows.take if self.differentiated_with_energy else take_rows
+            features = {field: take(preds, field, rows) for field in features}
             weight = total / self.max_edges
         return features, weight
 

@@ -126,6 +126,7 @@ class SampledCorrelation(EdgeCorrelation):
         features, weight = self._drawn(preds)
         drawn = next(iter(features.values())).shape[0]
         groups = self._stacked(features)
+        del features  # memory, where the groups are copies
         square = self.penalty == "square"
         with torch.no_grad():
             parts = [centre_rows(x, centred) for x, centred in groups]

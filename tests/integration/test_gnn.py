@@ -159,7 +159,7 @@ def test_compiled_training(tmp_path: Path) -> None:
     # one layer: compiling takes a minute as it is
     model = {**GNN, "num_layers": 1}
     config = config_with(tmp_path / "config", {"training_module.model": model})
-    flags = (*FLAG, "trainer.max_epochs=1")
+    flags = (*FLAG, "trainer.max_epochs=1", "trainer.decorr.max_edges=100")
     eager = train(tmp_path / "eager", *flags, config=config)
     compile_mode = "+training_module.model.compile_mode=compile"
     compiled = train(tmp_path / "compiled", *flags, compile_mode, config=config)
