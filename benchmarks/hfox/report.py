@@ -132,9 +132,10 @@ def grid_section(records: Sequence[Record], grid: str, out: Path) -> dict[str, A
     conditions = records[0].conditions
     base = [r for r in records if r.variant == a.BASELINE]
     many = len(variants) > 5
+    shown = [a.BASELINE, *_shown(_of_most_seeds(compared, records), records)]
     figures = {
         "survival": (
-            survival_figure(records, [a.BASELINE, *_shown(compared, records)]),
+            survival_figure(_of_common_seeds(shown, records), shown),
             "Replicas alive against time, out of distribution",
         )
     }
@@ -161,6 +162,19 @@ def grid_section(records: Sequence[Record], grid: str, out: Path) -> dict[str, A
         save_figure(figure, out / file)
         section["figures"].append({"file": file, "alt": text})
     return section
+
+
+def _of_most_seeds(variants: Sequence[str], records: Sequence[Record]) -> list[str]:
+    """Pooled replicas of a few seeds do not compare with those of many."""
+    seeds = {v: len(a.by_seed(records, v)) for v in variants}
+    return [v for v in variants if seeds[v] == max(seeds.values())]
+
+
+def _of_common_seeds(
+    variants: Sequence[str], records: Sequence[Record]
+) -> list[Record]:
+    common = set.intersection(*(set(a.by_seed(records, v)) for v in variants))
+    return [r for r in records if r.seed in common]
 
 
 def _shown(variants: Sequence[str], records: Sequence[Record]) -> list[str]:

@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
+from benchmarks.hfox import report
 from benchmarks.hfox.analysis import Record
 from benchmarks.hfox.models import DECORRELATED, VARIANTS
 from benchmarks.hfox.report import write_results
+from nequip_decorr.figure import new_figure
 
 from .test_hfox_analysis import record
 
@@ -59,6 +62,26 @@ def test_an_unfinished_grid_has_results_too(
     text = write_results(explored(variants, seeds=1), tmp_path).read_text()
     assert "## Explored" in text
     assert (tmp_path / "explored_survival.png").exists()
+
+
+def test_curves_pool_the_same_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[str, int]] = []
+    shown: list[str] = []
+
+    def survival(records: list[Record], variants: list[str]) -> Figure:
+        drawn.extend((r.variant, r.seed) for r in records if r.variant in variants)
+        shown.extend(variants)
+        return new_figure(1, 1)
+
+    monkeypatch.setattr(report, "survival_figure", survival)
+    records = explored(["none", "constant-0.3", "cosine-up"], seeds=3)
+    # three seeds of the first, two of the second, one of the third
+    kept = {"none": 3, "constant-0.3": 2, "cosine-up": 1}
+    write_results([r for r in records if r.seed <= kept[r.variant]], tmp_path)
+    assert shown == ["none", "constant-0.3"]
+    assert sorted(drawn) == [(v, s) for v in ("constant-0.3", "none") for s in (1, 2)]
 
 
 def test_without_the_baseline_a_grid_has_none(tmp_path: Path) -> None:
