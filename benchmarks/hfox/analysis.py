@@ -75,6 +75,15 @@ def log_time(record: Record, conditions: Iterable[str] | None = None) -> float:
     return float(np.mean([np.log(record.times_ps(c)).mean() for c in chosen]))
 
 
+def mean_time(record: Record) -> float:
+    """Mean over replicas, then conditions, of the time held (ps), up to the horizon.
+
+    The score of ``nequip-decorr md`` times the horizon: a few replicas that hold long
+    decide it, where :func:`log_time` tells how soon the others fail.
+    """
+    return float(np.mean([record.times_ps(c).mean() for c in record.conditions]))
+
+
 def force_error(record: Record, test_set: str = IN_DISTRIBUTION) -> float:
     """Root mean square error of forces, eV/A."""
     return float(record.data["errors"][test_set]["forces_rmse"])
@@ -85,9 +94,9 @@ def log_force_error(record: Record) -> float:
     return float(np.log(force_error(record)))
 
 
-def energy_error(record: Record) -> float:
-    """Root mean square error of energies in distribution, eV/atom."""
-    return float(record.data["errors"][IN_DISTRIBUTION]["per_atom_energy_rmse"])
+def energy_error(record: Record, test_set: str = IN_DISTRIBUTION) -> float:
+    """Root mean square error of energies, eV/atom."""
+    return float(record.data["errors"][test_set]["per_atom_energy_rmse"])
 
 
 def log_energy_error(record: Record) -> float:
@@ -97,9 +106,17 @@ def log_energy_error(record: Record) -> float:
 
 def force_error_out(record: Record) -> float:
     """Its geometric mean over the sets out of distribution."""
-    return float(
-        np.exp(np.mean([np.log(force_error(record, c)) for c in record.conditions]))
-    )
+    return _out(record, force_error)
+
+
+def energy_error_out(record: Record) -> float:
+    """The same of energies."""
+    return _out(record, energy_error)
+
+
+def _out(record: Record, error: Callable[[Record, str], float]) -> float:
+    logs = [np.log(error(record, c)) for c in record.conditions]
+    return float(np.exp(np.mean(logs)))
 
 
 def mean_correlation(record: Record) -> float:
@@ -163,11 +180,20 @@ def paired(
     baseline: str = BASELINE,
 ) -> Estimate | None:
     """Mean difference from the baseline, within seeds; None without a common seed."""
+    found = differences(records, variant, quantity, baseline)
+    return over_seeds(found) if found else None
+
+
+def differences(
+    records: Sequence[Record],
+    variant: str,
+    quantity: Quantity,
+    baseline: str = BASELINE,
+) -> list[float]:
+    """Difference from the baseline for each seed that both have."""
     models, others = by_seed(records, variant), by_seed(records, baseline)
     common = sorted(models.keys() & others.keys())
-    if not common:
-        return None
-    return over_seeds([quantity(models[s]) - quantity(others[s]) for s in common])
+    return [quantity(models[s]) - quantity(others[s]) for s in common]
 
 
 def rank_correlation(

@@ -31,7 +31,14 @@ CONDITION_NAMES = {
     "hfo1.12_1200K": "HfO1.12, 1200 K",
     "hfo2_2400K": "HfO2, 2400 K",
 }
-TENTHS = (0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5)
+#: Curves have the same colour in every figure.
+CURVES = (BASELINE, "constant-0.3", "cosine-down", "constant-every-4")
+#: Ticks of logarithmic axes, from far apart to close together.
+TICKS = (
+    (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8),
+    tuple(round(0.1 * i, 1) for i in range(1, 20)),
+    tuple(round(0.02 * i, 2) for i in range(1, 100)),
+)
 FAMILIES = {"decorrelated": DECORRELATED, "no term": (BASELINE, *CONTROLS)}
 
 
@@ -44,13 +51,20 @@ def family(variant: str) -> str:
 
 
 def plain_ticks(axis: Any, low: float, high: float) -> None:
-    """Ticks of a logarithmic axis as a person writes numbers."""
-    wide = high / low > 2
-    steps = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8) if wide else TENTHS
-    inside = [t for t in steps if low <= t <= high]
-    axis.set_ticks(inside, [f"{t:g}" for t in inside])
+    """Ticks of a logarithmic axis as a person writes numbers, four if there are."""
+    inside = [[t for t in ticks if low <= t <= high] for ticks in TICKS]
+    chosen = next((ticks for ticks in inside if len(ticks) > 3), inside[-1])
+    axis.set_ticks(chosen, [f"{t:g}" for t in chosen])
     axis.set_tick_params(which="minor", size=0, labelsize=0)
     axis.set_minor_formatter("")
+
+
+def line_styles(variants: Sequence[str]) -> dict[str, Any]:
+    """Colour and dashes of each; those of :data:`CURVES` are alike in all figures."""
+    fixed = dict(zip(CURVES, LINES, strict=False))
+    taken = [fixed[v] for v in variants if v in fixed]
+    others = cycle([line for line in LINES if line not in taken] or LINES)
+    return {v: fixed[v] if v in fixed else next(others) for v in variants}
 
 
 def forest_figure(records: Sequence[Record]) -> Figure:
@@ -79,6 +93,9 @@ def forest_figure(records: Sequence[Record]) -> Figure:
         axis.set_xlabel(f"{title},\nratio to no extension")
     axes[0].set_yticks(range(len(shown)), shown)
     axes[0].invert_yaxis()
+    for name in dict.fromkeys(map(family, shown)):
+        axes[1].plot([], [], "o-", lw=2, color=colours[name][0], label=name)
+    axes[1].legend(fontsize=8, frameon=False)
     return figure
 
 
@@ -86,9 +103,10 @@ def survival_figure(records: Sequence[Record], variants: Sequence[str]) -> Figur
     """Share of replicas alive, one panel a condition, replicas of all seeds pooled."""
     conditions = records[0].conditions
     figure = new_figure(9.0, 3.2)
-    axes = figure.subplots(1, len(conditions), sharey=True)
+    axes = figure.subplots(1, len(conditions), sharex=True, sharey=True)
+    styles = line_styles(variants)
     for axis, condition in zip(axes, conditions, strict=True):
-        for variant, (colour, dashes) in zip(variants, cycle(LINES), strict=False):
+        for variant, (colour, dashes) in styles.items():
             models = [r for r in records if r.variant == variant]
             if not models:
                 continue
@@ -125,6 +143,8 @@ def scatter_figure(records: Sequence[Record]) -> Figure:
             (*FAMILIES, "sharpness-aware"), LINES, "os^", strict=False
         ):
             models = [r for r in records if family(r.variant) == name]
+            if not models:
+                continue
             axis.plot(
                 [quantity(r) for r in models],
                 [np.exp(log_time(r)) for r in models],

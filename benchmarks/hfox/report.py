@@ -29,14 +29,18 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Row:
-    """One variant of a grid; estimates are ratios to no extension."""
+    """One variant of a grid; estimates are ratios to no extension, but for the
+    difference of mean times (ps).
+    """
 
     variant: str
     seeds: int
     time: Estimate | None
+    mean_time: Estimate | None
     force: Estimate | None
     force_out: Estimate | None
     energy: Estimate | None
+    energy_out: Estimate | None
     beyond: Estimate | None
     cpu: Estimate | None
     rdf: Estimate | None
@@ -61,9 +65,11 @@ def row_of(records: Sequence[Record], variant: str, conditions: Sequence[str]) -
         variant=variant,
         seeds=len(models),
         time=ratio(lambda r: float(np.exp(a.log_time(r)))),
+        mean_time=a.paired(records, variant, a.mean_time),
         force=ratio(a.force_error),
         force_out=ratio(a.force_error_out),
         energy=ratio(a.energy_error),
+        energy_out=ratio(a.energy_error_out),
         beyond=beyond.exp() if beyond else None,
         cpu=ratio(lambda r: r.data["cpu_s"]),
         rdf=ratio(a.rdf_error),
@@ -150,6 +156,9 @@ def grid_section(records: Sequence[Record], grid: str, out: Path) -> dict[str, A
         "base": {
             "force": np.mean([a.force_error(r) for r in base]),
             "force_out": np.mean([a.force_error_out(r) for r in base]),
+            "energy": 1e3 * np.mean([a.energy_error(r) for r in base]),
+            "energy_out": 1e3 * np.mean([a.energy_error_out(r) for r in base]),
+            "mean_time": np.mean([a.mean_time(r) for r in base]),
             "rho": np.mean([a.mean_correlation(r) for r in base]),
             "time": np.exp(np.mean([a.log_time(r) for r in base])),
             "alive": alive(base),

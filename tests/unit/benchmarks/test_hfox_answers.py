@@ -62,6 +62,38 @@ def test_stability_is_answered_by_the_interval_over_seeds(
     assert answer.section == "Confirmed"
 
 
+def test_the_mean_time_is_told_beside_the_geometric_mean() -> None:
+    # one replica that holds long makes up for all others that fail sooner
+    records = [record("none", s, times=[1.0, 1.0, 1.0]) for s in SEEDS]
+    records += [record(CHOSEN, s, times=[0.5, 0.5, 2 + 0.01 * s]) for s in SEEDS]
+    answer = the(answers(in_section(records, "confirmed")), f"{CHOSEN}: does MD hold")
+    assert answer.sentence.startswith("**Shorter**")
+    assert "mean time different by 0.01 [0.00, 0.02] (4 seeds) ps" in answer.sentence
+    assert answer.sentence.endswith("(longer).")
+
+
+def test_the_clearest_difference_is_corrected_for_their_number() -> None:
+    question = "Does a difference in the time held survive"
+    clear = the(answers(pairs((2.0, 2.01, 1.99, 2.0))), question)
+    assert clear.sentence.startswith(f"**Yes**: the clearest of 3 is {CHOSEN}, ")
+    # logarithms of these factors: t = 3.588 with three degrees of freedom, p = 0.0371
+    unclear = the(answers(pairs((1.2, 1.3, 1.1, 1.5))), question)
+    assert unclear.sentence.startswith("**No**")
+    assert "p = 0.037, corrected 0.11 (Holm)" in unclear.sentence
+
+
+def test_all_seeds_are_told_with_those_of_the_choice() -> None:
+    records = []
+    for section, seeds, factor in (("explored", (1, 2), 4.0), ("confirmed", (3, 4), 1)):
+        for s in seeds:
+            both = [record("none", s, times=[1.0])]
+            both.append(record("constant-every-4", s, times=[factor]))
+            records += in_section(both, section)
+    found = the(answers(records), "constant-every-4: over all seeds")
+    assert "all: 2.00 [" in found.sentence
+    assert "HfO2, 2400 K: 2.00 [" in found.sentence
+
+
 def test_confirmed_comes_before_explored() -> None:
     records = pairs((2.0, 2.1, 1.9, 2.0), "explored")
     records += pairs((2.0, 2.1, 1.9, 2.0), "confirmed")
@@ -75,7 +107,7 @@ def test_price_and_controls_are_answered_where_they_were_measured() -> None:
     records += [record(CHOSEN, s, times=[3.0 + 0.01 * s], force=0.25) for s in SEEDS]
     found = answers(in_section(records, "confirmed"))
     price = the(found, f"{CHOSEN}: at what price").sentence
-    assert "(larger), energy error 1.00 [1.00, 1.00]" in price
+    assert "(larger); energy error in distribution 1.00 [1.00, 1.00]" in price
     assert the(found, f"{CHOSEN}: against epochs-40").sentence.endswith("(longer).")
     assert the(found, f"{CHOSEN}: more than").sentence.startswith("**Yes**")
     assert not [x for x in found if "against sam" in x.question]

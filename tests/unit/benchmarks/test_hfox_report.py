@@ -46,8 +46,11 @@ def test_results_hold_every_variant_and_its_figures(tmp_path: Path) -> None:
     for variant in VARIANTS:
         if variant != "none":
             assert row(text, variant)[1] == "2"
-    assert row(text, "cosine-down")[7] == "4 of 8"
-    assert row(text, "sam")[7] == "0 of 8"
+    assert row(text, "cosine-down")[5] == "4 of 8"
+    assert row(text, "sam")[5] == "0 of 8"
+    errors = text.split("Errors, ratio to no extension:")[1]
+    assert row(errors, "constant-0.3")[1].startswith("1.1")
+    assert row(errors, "sam")[3] == "1.00 [1.00, 1.00]"
     figures = {path.name for path in tmp_path.glob("*.png")}
     assert figures == {f"explored_{x}.png" for x in ("survival", "forest", "scatter")}
     assert all(f"({name})" in text for name in figures)
