@@ -232,6 +232,17 @@ def set_coefficient(loss: Any, name: str, coeff: float) -> None:
     loss.entries[name].coeff = coeff
 
 
+def has_energy_term(loss: Any) -> bool:
+    """Whether the gradient of the total energy is part of a loss now."""
+    from nequip.data import AtomicDataDict
+
+    return any(
+        getattr(entry.field, "field", None) == AtomicDataDict.TOTAL_ENERGY_KEY
+        and entry.coeff is not None
+        for entry in loss.entries.values()
+    )
+
+
 def last_value(loss: Any, name: str) -> float | None:
     """Value of a term in the last batch, which NequIP has read from the device."""
     value = loss.metrics_values_step.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from math import ceil, isfinite
 from typing import Any
 
@@ -11,12 +12,19 @@ from torch import Tensor
 
 from . import __version__, _host
 from ._options import is_whole, plain
-from .features import Features, check_kind, find_features, tap
+from .features import Features, check_kind, check_layers, find_features, tap
 from .functional import VARIANCE_FLOOR
 from .logs import block_values, restart_line
 from .metric import EdgeCorrelation
 from .sampled import MAX_CHANNELS, MAX_EDGES, SampledCorrelation
-from .schedules import SCHEDULES, ControlLaw, Schedule, check_number
+from .schedules import (
+    OPTIONS,
+    SCHEDULES,
+    ControlLaw,
+    Schedule,
+    check_number,
+    refuse_unused,
+)
 from .steering import Scheduled, Steering, Targeted
 
 
@@ -135,6 +143,7 @@ class EdgeDecorrelation(Callback):
         every_n_steps: int = 1,
         seed: int = 0,
     ) -> None:
+        options = {k: v for k, v in locals().items() if k not in {"self", "__class__"}}
         super().__init__()
         if not (is_whole(every_n_steps) and every_n_steps >= 1):
             raise ValueError(
@@ -144,6 +153,7 @@ class EdgeDecorrelation(Callback):
             raise ValueError(
                 f"expected `schedule` to be one of {SCHEDULES}, got '{schedule}'"
             )
+        refuse_unused(schedule, options, _defaults())
         if unit not in {"step", "epoch"}:
             raise ValueError(f"expected `unit` to be step or epoch, got '{unit}'")
         if horizon is not None:
@@ -188,25 +198,7 @@ class EdgeDecorrelation(Callback):
         }
         # options are checked here, before data are read and a model is built
         SampledCorrelation(**self._limits, **self._metric_options)
-        self._settings = {
-            "schedule": schedule,
-            "coeff": coeff,
-            "direction": direction,
-            "unit": unit,
-            "horizon": horizon,
-            "delay": delay,
-            "start": start,
-            "stop": stop,
-            "floor": floor,
-            "cycles": cycles,
-            "target": target,
-            "rate": rate,
-            "max_coeff": max_coeff,
-            "features": features,
-            **{key: plain(value) for key, value in self._metric_options.items()},
-            **self._limits,
-            "every_n_steps": every_n_steps,
-        }
+        self._settings = {name: plain(value) for name, value in options.items()}
         self._restored_settings: dict[str, Any] | None = None
         self._found: Features | None = None
         self._taps: list[Any] = []
@@ -223,7 +215,11 @@ class EdgeDecorrelation(Callback):
         """Find the features, and add the term and the monitors once."""
         model = _host.sole_model(pl_module)
         self._found = find_features(model, self.features, self.field, self.layer_dim)
-        self._check_layers(self._found)
+        check_layers(
+            self._found,
+            self._metric_options["layers"],
+            self._metric_options["layer_weights"],
+        )
         # in every stage, since the first that calls the model may compile it
         self._untap()
         self._taps = tap(model, self._found)
@@ -242,7 +238,6 @@ class EdgeDecorrelation(Callback):
                 **self._metric_options,
             )
             self._loss_term.checked_by_callback = True
-            self._loss_term.differentiated_with_energy = True
             _host.add_metric(pl_module.loss, self.name, self._loss_term)
             _host.set_coefficient(pl_module.loss, self.name, 0.0)
         if self.monitor and not self._monitors:
@@ -271,7 +266,7 @@ class EdgeDecorrelation(Callback):
         self.steering.coefficient(position, self._resolved_horizon)
         if trainer.ckpt_path is not None:
             line = restart_line(
-                self._restored_settings, self._settings, trainer.global_step
+                self._restored_settings, self._ran_with(), trainer.global_step
             )
             log.info(f"{__package__}: {line}")
 
@@ -300,6 +295,10 @@ class EdgeDecorrelation(Callback):
         _host.set_coefficient(pl_module.loss, self.name, now)
         self._step_of_batch = step
         self._loss_term.step = step
+        # schedules of NequIP's coefficients may turn it off and on
+        self._loss_term.differentiated_with_energy = _host.has_energy_term(
+            pl_module.loss
+        )
         if _host.will_log(trainer):
             pl_module.log(f"loss_coeff/{self.name}", self._coefficient)
 
@@ -336,7 +335,7 @@ class EdgeDecorrelation(Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Tell a controller the validation force error."""
-        if not self.steering.needs_measurement or trainer.sanity_checking:
+        if not self.steering.needs_measurement:
             return
         metrics = trainer.callback_metrics
         if self.guard_monitor not in metrics:
@@ -345,6 +344,8 @@ class EdgeDecorrelation(Callback):
                 f"'{self.guard_monitor}'; set it to one of "
                 f"{sorted(name for name in metrics if name.startswith('val'))}"
             )
+        if trainer.sanity_checking:
+            return
         line = self.steering.validated(float(metrics[self.guard_monitor]))
         if line is not None:
             _host.rank_zero_logger(__name__).info(f"{__package__}: {line}")
@@ -353,7 +354,7 @@ class EdgeDecorrelation(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Settings and the controller's state, Python numbers and strings only."""
-        return {"settings": self._settings, "steering": self.steering.state()}
+        return {"settings": self._ran_with(), "steering": self.steering.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the controller; settings are those of the present config."""
@@ -368,26 +369,16 @@ class EdgeDecorrelation(Callback):
 
     # --- helpers ---
 
+    def _ran_with(self) -> dict[str, Any]:
+        """Settings, with the horizon that the schedule was stretched to."""
+        if "horizon" not in OPTIONS[self.schedule]:
+            return self._settings
+        return {**self._settings, "horizon": self._resolved_horizon}
+
     def _untap(self) -> None:
         for handle in self._taps:
             handle.remove()
         self._taps = []
-
-    def _check_layers(self, found: Features) -> None:
-        layers: Any = self._metric_options["layers"]
-        bad = [i for i in layers or [] if not -found.layers <= i < found.layers]
-        if bad:
-            raise ValueError(
-                f"expected `layers` between 0 and {found.layers - 1}, got {bad}; "
-                f"the features are {found.title}"
-            )
-        weights: Any = self._metric_options["layer_weights"]
-        count = found.layers if layers is None else len(layers)
-        if weights is not None and len(weights) != count:
-            raise ValueError(
-                f"expected one of `layer_weights` for each of {count} layers, got "
-                f"{len(weights)}"
-            )
 
     def _find_horizon(self, trainer: Any) -> tuple[float, float]:
         """Steps in a unit, and the horizon in units."""
@@ -398,7 +389,7 @@ class EdgeDecorrelation(Callback):
         if self.horizon is not None:
             return steps_per_unit, float(self.horizon)
         total = float(trainer.estimated_stepping_batches)
-        open_ended = self.schedule in {"linear", "cosine", "cyclical"} and (
+        open_ended = "stop" in OPTIONS[self.schedule] and (
             self._settings["stop"] is None
         )
         if open_ended and not isfinite(total):
@@ -411,3 +402,8 @@ class EdgeDecorrelation(Callback):
     def _position(self, trainer: Any) -> float:
         steps = trainer.global_step
         return float(steps // self._steps_per_unit if self.unit == "epoch" else steps)
+
+
+def _defaults() -> dict[str, Any]:
+    parameters = signature(EdgeDecorrelation.__init__).parameters
+    return {name: each.default for name, each in parameters.items()}

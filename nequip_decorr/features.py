@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -210,3 +210,24 @@ def find_layout(
             f"got {layer_dim}"
         )
     return FeatureLayout(field, layer_dim, width // layer_dim)
+
+
+def check_layers(
+    found: Features, layers: Sequence[int] | None, layer_weights: Sequence[float] | None
+) -> None:
+    """Raise ValueError unless the model has these layers, each with a weight or none.
+
+    See :class:`nequip_decorr.EdgeCorrelation` for the two options.
+    """
+    bad = [i for i in layers or [] if not -found.layers <= i < found.layers]
+    if bad:
+        raise ValueError(
+            f"expected `layers` between 0 and {found.layers - 1}, got {bad}; "
+            f"the features are {found.title}"
+        )
+    count = found.layers if layers is None else len(layers)
+    if layer_weights is not None and len(layer_weights) != count:
+        raise ValueError(
+            f"expected one of `layer_weights` for each of {count} layers, got "
+            f"{len(layer_weights)}"
+        )

@@ -29,7 +29,8 @@ def build_trainer(
     Args:
         decorr: options of :class:`nequip_decorr.EdgeDecorrelation`.
         base_target: the Trainer class to build; None takes that of the config as it is
-            without the option group, and ``lightning.Trainer`` outside hydra.
+            without the option group, and ``lightning.Trainer`` where there is none: in
+            a config that names this function itself, and outside hydra.
         callbacks: the config's own callbacks; one, several or None.
         **trainer_options: everything else of ``trainer``, passed on unchanged.
 
@@ -71,11 +72,12 @@ def _configured_trainer() -> str | None:
     # as typed: an interpolation in one, ${training_data_stats:...}, is not for us
     task: Any = OmegaConf.to_container(config.overrides.task, resolve=False)
     overrides = [str(override) for override in task]
-    appended = any(override.startswith(f"+{group}=") for override in overrides)
+    named = any(override.startswith(f"+{group}=") for override in overrides)
     ours = (f"{group}=", "trainer.decorr", "trainer.base_target")
     without = [o for o in overrides if not o.lstrip("+~").startswith(ours)]
-    if not appended:
+    if group in config.runtime.choices and not named:  # under `defaults:`
         without.append(f"~{group}")
     composed = compose(config_name=config.job.config_name, overrides=without)
-    target = OmegaConf.select(composed, "trainer._target_")
-    return None if target is None else str(target)
+    target = str(OmegaConf.select(composed, "trainer._target_"))
+    # written out in the config, by hand or by hydra when it saved one
+    return None if target.startswith(f"{group}.") else target

@@ -189,16 +189,18 @@ class EdgeCorrelation(Metric):
         return self._pooled[0]
 
     def last_mean_square(self) -> Tensor:
-        """Debiased mean rho^2 of the last batch over all layers, shape ``()``.
+        """Debiased mean rho^2 of the last batch, shape ``()``.
+
+        Of layers as they are penalised.
 
         Raises:
             ValueError: before the first batch.
         """
         if not self.last_batches:
             raise ValueError("expected a batch before its correlation, got none")
-        mean = self._of_layers(
+        mean = self._over_layers(
             [penalty(m, "square", floor=0.0) for m in self.last_batches]
-        ).mean()
+        )
         return debias(mean, self.last_batches[0].rows)
 
     def diagnosis(self) -> Diagnosis:

@@ -92,6 +92,8 @@ class SampledCorrelation(EdgeCorrelation):
     def last_mean_square(self) -> Tensor:
         """Debiased mean rho^2 of what was drawn of the last batch, shape ``()``.
 
+        Of layers as they are penalised.
+
         Raises:
             ValueError: before the first batch.
         """
@@ -101,7 +103,7 @@ class SampledCorrelation(EdgeCorrelation):
             score(part.cov, part.mean, square=True, floor=0.0, live=are_live)[0]
             for part in self._last.parts
         ]
-        mean = self._of_layers(values).mean()
+        mean = self._over_layers(values)
         return debias(mean, torch.as_tensor(self._last.rows).to(mean))
 
     def diagnosis(self) -> NoReturn:

@@ -7,7 +7,7 @@ feedback law of ``target``. No state, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import cos, exp, isfinite, pi
 
@@ -56,7 +56,16 @@ SHAPES: dict[tuple[str, str], Callable[[float], float]] = {
     ("cosine", "bump"): cosine_bump,
 }
 
-SCHEDULES = ("constant", "linear", "cosine", "cyclical", "target")
+_STRETCHED = ("direction", "floor", "start", "stop", "horizon")
+#: Options of each schedule, beside those that all have.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "constant": (),
+    "linear": _STRETCHED,
+    "cosine": _STRETCHED,
+    "cyclical": (*_STRETCHED, "cycles"),
+    "target": ("target", "rate", "max_coeff", "guard_monitor", "guard_band"),
+}
+SCHEDULES = tuple(OPTIONS)
 DIRECTIONS = ("up", "down", "bump")
 
 
@@ -159,6 +168,19 @@ def _check(s: Schedule) -> None:
             raise ValueError(
                 f"expected the schedule to stop after it starts, got stop {s.stop} <= "
                 f"start {start}; set a later `stop` or an earlier `start` or `delay`"
+            )
+
+
+def refuse_unused(
+    schedule: str, given: Mapping[str, object], defaults: Mapping[str, object]
+) -> None:
+    """Raise ValueError for an option that is set and that the schedule does not use."""
+    for name in sorted({name for names in OPTIONS.values() for name in names}):
+        if name not in OPTIONS[schedule] and given[name] != defaults[name]:
+            users = [kind for kind in SCHEDULES if name in OPTIONS[kind]]
+            raise ValueError(
+                f"expected no `{name}` with schedule {schedule}, which does not use "
+                f"it, got {given[name]}; remove it, or choose one of {users}"
             )
 
 

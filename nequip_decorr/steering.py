@@ -65,6 +65,10 @@ class Targeted:
         delay: before this position the coefficient is 0.
         band: how far the validation force error may be above its best, relatively,
             before the coefficient is halved at each validation and kept from rising.
+
+    Raises:
+        ValueError: for numbers out of range, the initial coefficient outside the law's
+            bounds among them, but for 0: there is no term then.
     """
 
     needs_measurement = True
@@ -75,10 +79,16 @@ class Targeted:
         check_number("coeff", initial)
         check_number("delay", delay)
         check_number("guard_band", band)
+        if initial and not law.minimum <= initial <= law.maximum:
+            raise ValueError(
+                f"expected `coeff` between {law.minimum} and `max_coeff` "
+                f"{law.maximum} with schedule target, got {initial}; set it, or "
+                f"`max_coeff`"
+            )
         self.law = law
         self.delay = delay
         self.band = band
-        self.coeff = min(max(initial, law.minimum), law.maximum)
+        self.coeff = initial
         self.error_average = 0.0
         self.guard = Guard()
 

@@ -3,6 +3,7 @@
 ::
 
     run.json              what is run: model, protocol, structures
+    fingerprint.json      what a calculator says of the first structure
     result.json           the result file, rewritten as replicas end
     replicas/0000.json    a replica that has ended
     state/0000.npz        where a replica stands that has not
@@ -19,8 +20,9 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,11 @@ from ase import Atoms
 
 from nequip_decorr.md import results
 from nequip_decorr.md.engine import Array, MDState
+
+#: Two fingerprints closer than this are of one model: in single precision, and on a
+#: GPU, the same model says not quite the same twice.
+FINGERPRINT_RTOL = 1e-4
+FINGERPRINT_ATOL = 1e-6
 
 #: Name of the result file in the folder of a run.
 RESULT_NAME = "result.json"
@@ -93,6 +100,30 @@ class RunFolder:
             else:
                 results.write_atomic(manifest, json.dumps(identity, indent=1))
             yield
+
+    def recognise(self, fingerprint: Mapping[str, float]) -> None:
+        """Keep what the model says of the first structure, or compare it.
+
+        Raises:
+            ValueError: when the run that is here has another model.
+        """
+        path = self.path / "fingerprint.json"
+        if not path.exists():
+            results.write_atomic(path, json.dumps(fingerprint, indent=1))
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+        self._refuse(
+            [
+                f"model.{name} was {before[name]:.6g}, is {now:.6g}"
+                for name, now in fingerprint.items()
+                if not math.isclose(
+                    before[name],
+                    now,
+                    rel_tol=FINGERPRINT_RTOL,
+                    abs_tol=FINGERPRINT_ATOL,
+                )
+            ]
+        )
 
     def finished(self, index: int) -> results.Replica | None:
         """The replica, if it has ended."""
@@ -195,7 +226,9 @@ class RunFolder:
         return self.path / "state" / f"{index:04d}.npz"
 
     def _compare(self, before: Any, identity: Mapping[str, Any]) -> None:
-        changes = differences(before, json.loads(json.dumps(identity)))
+        self._refuse(differences(before, json.loads(json.dumps(identity))))
+
+    def _refuse(self, changes: Sequence[str]) -> None:
         if changes:
             raise ValueError(
                 f"expected the run that {self.path} holds, got another "

@@ -166,6 +166,14 @@ def pair_replicas(
                 f"and {b.formula} in {names[1]} as structure {a.structure}; run both "
                 "with one file of structures"
             )
+        hashes = a.structure_sha256, b.structure_sha256
+        if None not in hashes and hashes[0] != hashes[1]:
+            raise ValueError(
+                f"expected the same starting structures, got another {a.formula} in "
+                f"{names[1]} than in {names[0]} as structure {a.structure} (their "
+                "positions, cells or masses differ); run both with one file of "
+                "structures"
+            )
     return pairs
 
 
@@ -345,7 +353,11 @@ def _pair_notes(
     resampled: str,
 ) -> list[str]:
     notes = []
-    if any(a.structure_name != b.structure_name for a, b in pairs):
+    if any(
+        a.structure_name != b.structure_name
+        and None in (a.structure_sha256, b.structure_sha256)
+        for a, b in pairs
+    ):
         notes.append(
             "the starting structures have different names in the two runs: make sure "
             "that they are the same"

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Callable, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from ase import Atoms
 
 from nequip_decorr.md import engines
 from nequip_decorr.md.checkpoint import RunFolder
 from nequip_decorr.md.engine import (
     Array,
     Frame,
+    Job,
     MDState,
     ModelBrokenError,
     OutOfMemoryError,
@@ -19,6 +24,11 @@ from nequip_decorr.md.engine import (
 from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.replica import Plan, Repeat, ReplicaRun, half_step_outcome
 from nequip_decorr.md.results import Failure
+
+
+#: How far a structure is shaken before its forces identify a model, A: where symmetry
+#: makes all forces vanish, models are alike.
+SHAKE_A = 0.02
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,36 @@ def run_replicas(plans: Sequence[Plan], work: Work) -> Stop | None:
         return Stop("interrupt", str(error))
     except OSError as error:
         return disk_full(error, work.folder)
+
+
+def fingerprint(
+    engine: str, model: Any, protocol: Protocol, atoms: Atoms
+) -> dict[str, float] | None:
+    """What a model says of a slightly shaken structure: it tells models apart.
+
+    Costs one model call.
+
+    Returns:
+        ``energy_eV`` and ``force_norm_eV_per_A`` (root of the sum of squares), or None
+        when the model fails or gives no finite numbers, which a run tells better.
+    """
+    shaken = atoms.copy()
+    shaken.set_constraint()
+    shaken.rattle(SHAKE_A, seed=0)
+    positions = shaken.get_positions()
+    state = MDState(0, positions, np.zeros_like(positions))
+    first = _First()
+    try:
+        engines.build(engine, model, protocol).run(
+            [Job(0, shaken, protocol.temperatures_K[0], (0,), state)], first
+        )
+    except (ModelBrokenError, OutOfMemoryError):
+        return None
+    energy_eV = float(first.frame.energy_eV)
+    norm = float(np.linalg.norm(first.frame.forces_eV_per_A))
+    if not (math.isfinite(energy_eV) and math.isfinite(norm)):
+        return None
+    return {"energy_eV": energy_eV, "force_norm_eV_per_A": norm}
 
 
 def disk_full(error: OSError, folder: RunFolder) -> Stop:
@@ -134,6 +174,22 @@ class _Runs:
             run.finish(failure)
         self._work.steps[run.plan.index] = ~step
         return False
+
+
+class _First:
+    """The engine's observer that keeps the first frame and asks for no more."""
+
+    frame: Frame
+
+    def before_forces(self, replica: int, step: int, positions_A: Array) -> bool:
+        return True
+
+    def after_step(self, frame: Frame, snapshot: Callable[[], MDState]) -> bool:
+        self.frame = frame
+        return False
+
+    def fault(self, replica: int, step: int, error: Exception) -> None:
+        """Not called: on first positions an engine raises ModelBrokenError."""
 
 
 def repeat(run: ReplicaRun, start: Frame, step: int, work: Work) -> Failure | None:

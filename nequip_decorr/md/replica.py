@@ -22,7 +22,7 @@ from nequip_decorr.md.engine import (
     degrees_of_freedom,
 )
 from nequip_decorr.md.protocol import Protocol
-from nequip_decorr.md.structures import start_momenta
+from nequip_decorr.md.structures import start_momenta, structure_hash
 
 #: A repeat at half the step goes on this long beyond the time of the failure, fs.
 REPEAT_BEYOND_FS = 100.0
@@ -339,6 +339,7 @@ def describe(
         censored_by=censored_by,
         trace=results.Trace(*(tuple(column) for column in columns)),
         trajectory=trajectory,
+        structure_sha256=structure_hash(plan.atoms),
     )
 
 

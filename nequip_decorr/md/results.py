@@ -26,7 +26,14 @@ CAUSES = (
 )
 
 #: Reasons for which a replica stops without having failed (right-censoring).
-CENSORED_BY = ("horizon", "interrupt", "out_of_memory", "disk_full")
+CENSORED_BY = (
+    "horizon",
+    "interrupt",
+    "out_of_memory",
+    "disk_full",
+    "model_broken",
+    "worker_died",
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,9 @@ class Replica:
     ``structure`` is the index of the starting structure: the cluster of the bootstrap
     and, with ``seed`` and ``temperature_K``, the key under which two models' replicas
     are paired. ``trajectory`` is the path of its recorded positions (extxyz, sound
-    frames only), relative to the result file.
+    frames only), relative to the result file. ``structure_sha256`` is
+    :func:`nequip_decorr.md.structures.structure_hash` of the starting structure, None
+    in files of before it was kept.
     """
 
     index: int
@@ -98,6 +107,7 @@ class Replica:
     censored_by: str | None = None
     trace: Trace = field(default_factory=Trace)
     trajectory: str | None = None
+    structure_sha256: str | None = None
 
     @property
     def failed(self) -> bool:

@@ -21,7 +21,13 @@ from rich.console import Console
 from nequip_decorr.md import engines, results
 from nequip_decorr.md.checkpoint import RunFolder
 from nequip_decorr.md.engine import Engine
-from nequip_decorr.md.execute import Stop, Work, disk_full, run_replicas
+from nequip_decorr.md.execute import (
+    Stop,
+    Work,
+    disk_full,
+    fingerprint,
+    run_replicas,
+)
 from nequip_decorr.md.models import ModelHandle, calculator_model, load_model
 from nequip_decorr.md.progress import Display
 from nequip_decorr.md.protocol import Protocol
@@ -122,6 +128,14 @@ def run_stability(
         "device": device,
     }
     with folder.held(identity):
+        # the name of a calculator's class says nothing of its parameters
+        said = (
+            fingerprint(engine, handle.loaded, protocol, starts[0])
+            if handle.kind == "calculator"
+            else None
+        )
+        if said is not None:
+            folder.recognise(said)
         run = _Run(
             handle,
             starts,
@@ -180,6 +194,9 @@ class _Run:
         """Run what has not ended; write the result file."""
         pending = [p for p in self.plans if self.folder.finished(p.index) is None]
         if not pending:
+            written = self._written()
+            if written is not None:
+                return written
             result = self.result(None)
             results.save(result, self.folder.result_path)
             return result
@@ -241,6 +258,14 @@ class _Run:
                 return stop
             self.write_sometimes()
         return None
+
+    def _written(self) -> results.RunResult | None:
+        """The result file of a run that has ended, None when it is not (all) there."""
+        try:
+            found = results.load(self.folder.result_path)
+        except (FileNotFoundError, ValueError):
+            return None
+        return found if found.complete else None
 
     def _steps(self) -> Any:
         steps = shared_steps(len(self.plans))

@@ -109,8 +109,13 @@ def score_interval(
     """
     value = float(restricted_mean(time, failed, tau, np.ones((1, len(time))))[0])
     if not failed.any():
-        # known in closed form: the score is at least S(tau)
-        return Interval(value, zero_failure_bound(int((time >= tau).sum())), 1.0)
+        # the score is at least S(tau), which those followed to the end alone bound
+        ended = time >= tau
+        time, failed = time[ended], failed[ended]
+        clusters = np.unique(clusters[ended], return_inverse=True)[1]
+        if clusters.max() + 1 == len(clusters):
+            # known in closed form where no two replicas share a cluster
+            return Interval(value, zero_failure_bound(len(clusters)), 1.0)
     weights = bootstrap_weights(clusters, PSEUDO_WEIGHT, seed)
     worst, best = pseudo_scores(time, failed, tau, weights)
     low, high = np.quantile(worst, TAIL), np.quantile(best, 1 - TAIL)

@@ -260,6 +260,14 @@ def hazard_bound(n_failures: int, exposure: float) -> tuple[float | None, float 
 def describe_score(survival: Survival) -> str:
     """The headline in words: score, interval, and what it was resampled over."""
     score = survival.score
+    if survival.n_failures == 0 and _clustered(survival):
+        return (
+            f"no failure in {counted(survival.n_replicas, 'replica')} of "
+            f"{survival.n_structures} structures over {survival.tau_ps:g} ps: with "
+            f"95 % confidence the score is >= {score.low:.2f} (and "
+            f"S({survival.tau_ps:g} ps) >= {survival.survival_at_tau.low:.2f} if "
+            "replicas of one structure are independent)"
+        )
     if survival.n_failures == 0:
         return (
             f"no failure in {counted(survival.n_replicas, 'replica')} over "
@@ -290,6 +298,11 @@ def survival_by_temperature(
     }
 
 
+def _clustered(result: Survival) -> bool:
+    """Whether the score's interval resamples clusters of several replicas."""
+    return result.resampled == "structures" and result.n_structures < result.n_replicas
+
+
 def _notes(result: Survival) -> tuple[str, ...]:
     notes = []
     if result.tau_ps < result.horizon_ps:
@@ -315,7 +328,7 @@ def _notes(result: Survival) -> tuple[str, ...]:
             f"{counted(result.n_structures, 'starting structure')} (fewer than "
             f"{MIN_STRUCTURES}) it cannot cover the choice of structures"
         )
-    elif result.n_structures < result.n_replicas:
+    elif _clustered(result):
         notes.append(
             "S(tau), its interval and the hazard count replicas as independent; the "
             "score's interval resamples whole structures"

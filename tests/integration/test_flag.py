@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -317,6 +318,7 @@ def test_a_trainer_class_of_ones_own_is_kept(tmp_path: Path, way: str) -> None:
         (["trainer.decorr.penalty=cube"], "expected `penalty` to be one of"),
         (["trainer.decorr.every_n_steps=0"], "expected a whole `every_n_steps`"),
         (["+trainer.decorr.coef=1"], "expected `trainer.decorr` to hold options"),
+        (["trainer.decorr.target=0.1"], "expected no `target` with schedule cosine"),
         (["trainer.max_epochs=-1"], "expected a horizon for schedule cosine"),
     ],
 )
@@ -350,3 +352,30 @@ def test_the_guard_names_the_metrics_that_there_are(tmp_path: Path) -> None:
         "expected `guard_monitor` to be a logged metric, got 'val9/nothing'" in output
     )
     assert "val0_epoch/forces_rmse" in output
+    # the sanity check says so, not an epoch of training that would be lost
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_a_config_may_name_the_factory_itself(cosine: Run, tmp_path: Path) -> None:
+    # by hand, or since hydra saved it so in a run with the flag
+    saved = cosine.folder / ".hydra" / "config.yaml"
+    (tmp_path / "config").mkdir()
+    shutil.copy(saved, tmp_path / "config" / "saved.yaml")
+    run = train(tmp_path / "run", config=tmp_path / "config" / "saved.yaml")
+    name = "train_loss_step/weighted_sum"
+    assert run.column(name) == cosine.column(name)
+    trainer = run.checkpoint()["hyper_parameters"]["info_dict"]["trainer"]
+    assert trainer["_target_"] == "lightning.Trainer"
+
+
+def test_forces_alone_with_a_linear_readout(tmp_path: Path) -> None:
+    # the energy's first derivative, which goes through the features, is not taken
+    run = train(
+        tmp_path,
+        "+nequip_decorr=cosine",
+        "trainer.decorr.max_edges=100",
+        "trainer.max_epochs=1",
+        "+training_module.model.readout_mlp_nonlinearity=null",
+        "~training_module.loss.coeffs.total_energy",
+    )
+    assert run.column("train_loss_step/edge_correlation")

@@ -161,6 +161,15 @@ def test_changed_at_a_restart(tmp_path: Path, started: dict[str, Run]) -> None:
     assert set(rest.column(COEFFICIENT)) == {0.7}
 
 
+def test_a_longer_training_says_that_the_schedule_is_stretched(
+    tmp_path: Path, started: dict[str, Run]
+) -> None:
+    rest = resume(started["on"], tmp_path, *SETTINGS["cosine-step"])
+    assert "settings changed: horizon 10.0 -> 15.0" in rest.output
+    # a third of the way along half a cosine from 3
+    assert rest.column(COEFFICIENT)[0] == pytest.approx(3.0 * 0.75)
+
+
 def test_a_decorrelated_training_can_end_without_the_package(
     started: dict[str, Run], tmp_path: Path
 ) -> None:

@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from nequip.train import EnergyForceLoss
 from torch.profiler import ProfilerActivity, profile
 
+from nequip_decorr import _host
 from nequip_decorr._rows import has_gradient
 from nequip_decorr.blocks import scalar_blocks
 from nequip_decorr.features import find_features
 from nequip_decorr.sampled import SampledCorrelation
 
+from . import reference
 from .test_cost import Count
 from .test_feature_kinds import MODELS, outputs
 
@@ -130,3 +133,13 @@ def test_a_second_derivative_is_refused() -> None:
     value = metric_of(scalar_blocks("x", 4, 3))(preds, {})
     with pytest.raises(RuntimeError, match="first derivative"):
         torch.autograd.grad(value, features, create_graph=True)
+
+
+def test_whether_a_loss_has_the_gradient_of_the_energy() -> None:
+    reference.build(reference.ALLEGRO)  # sets NequIP's global state
+    for per_atom in (True, False):
+        loss = EnergyForceLoss(per_atom_energy=per_atom)
+        assert _host.has_energy_term(loss)
+        forces = {"forces_mse": 1.0}
+        loss.set_coeffs(forces)  # as LossCoefficientScheduler does
+        assert not _host.has_energy_term(loss)

@@ -320,3 +320,23 @@ def test_two_ranks_have_values_and_gradients_of_one_process(tmp_path):
         for each in found:
             assert each[case][1] == pytest.approx(mean_square, abs=RANKS_TOLERANCE)
             assert each[case][2] == pytest.approx(epoch, abs=RANKS_TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", [EdgeCorrelation, SampledCorrelation])
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [({"layers": [1]}, [0, 1]), ({"layer_weights": [1.0, 3.0]}, [0.25, 0.75])],
+)
+def test_a_controller_is_told_of_the_layers_that_are_penalised(kind, options, weights):
+    x = reference.mixed_features(5, 50, 2, 6)
+    metric = kind(layer_dim=6, **options) if kind is EdgeCorrelation else None
+    blocks = [Block("x", 6, i, str(i), start=6 * i) for i in range(2)]
+    metric = metric or kind(blocks=blocks, **options)
+    metric({"x": x, "edge_features": x}, {})
+    expected = sum(
+        weight * reference.penalty(x[:, 6 * i : 6 * i + 6].numpy(), floor=0.0)
+        for i, weight in enumerate(weights)
+    )
+    assert metric.last_mean_square().item() == pytest.approx(
+        reference.debias(expected, 50), abs=1e-9
+    )

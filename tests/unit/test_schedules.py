@@ -13,6 +13,7 @@ from nequip_decorr.schedules import (
     Schedule,
     control,
     guard,
+    refuse_unused,
 )
 
 from .reference import holds_for
@@ -311,3 +312,43 @@ def test_best_is_the_smallest_error_so_far(errors, band):
         state = guard(state, error, band)
         assert state.best == min(errors[: i + 1])
         assert state.active == (error > best_before * (1 + band))
+
+
+DEFAULTS = {
+    "direction": "down",
+    "floor": 0.0,
+    "start": None,
+    "stop": None,
+    "horizon": None,
+    "cycles": 4,
+    "target": None,
+    "rate": 0.01,
+    "max_coeff": 10.0,
+    "guard_monitor": "val0_epoch/forces_rmse",
+    "guard_band": 0.05,
+}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "name", "value", "used"),
+    [
+        ("constant", "stop", 1000, False),
+        ("constant", "floor", 0.1, False),
+        ("constant", "target", 0.05, False),
+        ("cosine", "cycles", 3, False),
+        ("cosine", "stop", 1000, True),
+        ("linear", "direction", "up", True),
+        ("cyclical", "cycles", 3, True),
+        ("target", "direction", "up", False),
+        ("target", "horizon", 100, False),
+        ("target", "max_coeff", 3.0, True),
+    ],
+)
+def test_an_option_that_a_schedule_does_not_use_is_refused(schedule, name, value, used):
+    given = {**DEFAULTS, name: value}
+    refuse_unused(schedule, DEFAULTS, DEFAULTS)
+    if used:
+        refuse_unused(schedule, given, DEFAULTS)
+        return
+    with pytest.raises(ValueError, match=f"no `{name}` with schedule {schedule}"):
+        refuse_unused(schedule, given, DEFAULTS)

@@ -155,3 +155,10 @@ def test_halving_stops_at_the_minimum():
 def test_bad_options_get_one_line(options, message):
     with pytest.raises(ValueError, match=message):
         targeted(**options)
+
+
+@pytest.mark.parametrize("initial", [30.0, 1e-6])
+def test_an_initial_coefficient_outside_the_bounds_is_refused(initial):
+    with pytest.raises(ValueError, match=f"`max_coeff` 10.0 .* got {initial}"):
+        targeted(initial)
+    assert targeted(0.0).coefficient(0, 1) == 0  # no term: it only monitors
