@@ -376,6 +376,6 @@ def test_forces_alone_with_a_linear_readout(tmp_path: Path) -> None:
         "trainer.decorr.max_edges=100",
         "trainer.max_epochs=1",
         "+training_module.model.readout_mlp_nonlinearity=null",
-        "~training_module.loss.coeffs.total_energy",
+        "training_module.loss.coeffs.total_energy=null",
     )
     assert run.column("train_loss_step/edge_correlation")
