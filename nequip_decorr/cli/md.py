@@ -16,6 +16,7 @@ from nequip_decorr.md.engines import ENGINES
 from nequip_decorr.md.fidelity import add_fidelity
 from nequip_decorr.md.presets import PRESETS, preset
 from nequip_decorr.md.protocol import ENSEMBLES, Protocol
+from nequip_decorr.md.rdf import read_reference
 from nequip_decorr.md.report import write_report
 from nequip_decorr.md.results import RunResult
 from nequip_decorr.md.run import RunStoppedError, run_stability
@@ -79,16 +80,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run; 0 at the end, 130 when interrupted."""
+    """Run; 0 at the end, 130 when interrupted, 2 when stopped otherwise."""
     protocol = protocol_of(args)
     structures = args.structures or _named_structures(args, protocol)
     out = args.out or Path(f"{Path(args.model).name.split('.')[0]}-md")
     console = Console()
-    if args.reference is not None and not args.reference.is_file():
-        raise FileNotFoundError(
-            f"expected a reference trajectory or table, got {args.reference}, which is "
-            "not there; give its path"
-        )
+    if args.reference is not None:
+        # refused now, not after hours of MD
+        read_reference(args.reference)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -141,9 +140,13 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
 def finish(
     result: RunResult, result_path: Path, reference: Path | None, console: Console
 ) -> None:
-    """Measure the fidelity of a complete run, and write its page."""
+    """Measure the fidelity of a complete run, and write its page.
+
+    Without a reference, what was measured before stays.
+    """
     page = result_path.with_name("report.html")
-    result = add_fidelity(result_path, reference)
+    if reference is not None or result.fidelity is None:
+        result = add_fidelity(result_path, reference)
     print_summary(result, result_path, console)
     try:
         write_report(result_path, page)

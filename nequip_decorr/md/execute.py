@@ -25,7 +25,6 @@ from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.replica import Plan, Repeat, ReplicaRun, half_step_outcome
 from nequip_decorr.md.results import Failure
 
-
 #: How far a structure is shaken before its forces identify a model, A: where symmetry
 #: makes all forces vanish, models are alike.
 SHAKE_A = 0.02
@@ -79,7 +78,7 @@ def run_replicas(plans: Sequence[Plan], work: Work) -> Stop | None:
             "processes, and run the same command again",
         )
     except ModelBrokenError as error:
-        return Stop("interrupt", str(error))
+        return Stop("model_broken", str(error))
     except OSError as error:
         return disk_full(error, work.folder)
 

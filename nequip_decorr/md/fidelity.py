@@ -22,6 +22,7 @@ from nequip_decorr.md.rdf import (
     N_BLOCKS,
     compare_distributions,
     pair_distributions,
+    partial_cover,
     read_reference,
 )
 from nequip_decorr.md.results import Replica, RunResult, load, save
@@ -154,6 +155,7 @@ def _compared_frames(
             groups.setdefault((replica.formula, replica.temperature_K), []).extend(
                 stable_frames(folder / replica.trajectory, replica)
             )
+    known = read_reference(reference)
     distributions: list[dict[str, Any]] = []
     notes = []
     for (formula, kelvin), frames in sorted(groups.items(), key=lambda item: item[0]):
@@ -163,10 +165,11 @@ def _compared_frames(
             continue
         try:
             model = pair_distributions(frames)
-            errors = compare_distributions(model, read_reference(reference, model.r_A))
+            errors = compare_distributions(model, known)
         except ValueError as error:
             notes.append(f"{where}: {error}")
             continue
+        notes += [f"{where}, {line}" for line in partial_cover(model, errors)]
         distributions.append(
             {
                 "formula": formula,

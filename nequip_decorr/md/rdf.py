@@ -94,7 +94,7 @@ def pair_distributions(
             f"expected 0 < bin_A <= r_max_A, got bin_A {bin_A} and r_max_A {r_max_A}"
         )
     _check_alike(frames)
-    edges = np.linspace(0, r_max_A, round(r_max_A / bin_A) + 1)
+    edges = _edges(r_max_A, bin_A)
     elements = sorted(set(frames[0].get_chemical_symbols()))
     names = [f"{a}-{b}" for a, b in combinations_with_replacement(elements, 2)]
     periodic = bool(frames[0].pbc.any())
@@ -104,7 +104,7 @@ def pair_distributions(
     present = [name for name in names if any(name in row for row in rows)]
     return PairDistributions(
         kind="g(r)" if periodic else "h(r)",
-        r_A=(edges[1:] + edges[:-1]) / 2,
+        r_A=_centres(edges),
         pairs={name: np.array([row[name] for row in rows]) for name in present},
     )
 
@@ -120,7 +120,15 @@ def distribution_error(
         model: values per frame, shape (n_frames, n_bins).
         reference: values, shape (n_bins,); NaN where the reference says nothing.
         width_A: width of a bin, A.
+
+    Raises:
+        ValueError: the reference says nothing at all: no error is not an error of 0.
     """
+    if not np.isfinite(reference).any():
+        raise ValueError(
+            f"expected a reference with values in some of the {len(reference)} bins, "
+            "got none; give one that covers them"
+        )
 
     def integral(values: Array) -> float:
         return float(np.nansum(np.abs(values - reference)) * width_A)
@@ -147,7 +155,8 @@ def compare_distributions(
             :func:`read_table`, already at the model's bin centres.
 
     Raises:
-        ValueError: nothing in common, g(r) against h(r), or other bins.
+        ValueError: nothing in common, g(r) against h(r), other bins, or a reference
+            without a value in any of them.
     """
     halves: dict[str, Array] = {}
     if isinstance(reference, PairDistributions):
@@ -191,6 +200,19 @@ def compare_distributions(
     return errors
 
 
+def partial_cover(
+    model: PairDistributions, errors: Mapping[str, PairError]
+) -> list[str]:
+    """What to know of pairs whose reference says nothing in some of the bins."""
+    return [
+        f"{name}: the reference covers {len(error.r_A)} of {len(model.r_A)} bins "
+        f"(from {error.r_A[0]:.3g} to {error.r_A[-1]:.3g} A), the error is of these "
+        "alone"
+        for name, error in errors.items()
+        if len(error.r_A) < len(model.r_A)
+    ]
+
+
 def read_table(path: str | Path, r_A: Array) -> dict[str, Array]:
     """Read reference distributions from a table and interpolate them to ``r_A``.
 
@@ -199,8 +221,8 @@ def read_table(path: str | Path, r_A: Array) -> dict[str, Array]:
     NaN and not compared.
 
     Raises:
-        ValueError: another first column, a cell that is no number, or distances that
-            do not increase.
+        ValueError: another first column, a cell that is no number, distances that do
+            not increase, or a column without a value at any of ``r_A``.
     """
     text = Path(path).read_text(encoding="utf-8").replace(",", " ")
     rows = [line.split() for line in text.splitlines() if line.strip()]
@@ -223,24 +245,56 @@ def read_table(path: str | Path, r_A: Array) -> dict[str, Array]:
         raise ValueError(
             f"expected lines of {len(header)} numbers with increasing r_A in {path}"
         )
-    return {
-        "-".join(sorted(name.split("-"))): np.interp(
-            r_A, values[:, 0], values[:, i + 1], left=np.nan, right=np.nan
+    table = {}
+    for name, column in zip(header[1:], values.T[1:], strict=True):
+        at = np.interp(r_A, values[:, 0], column, left=np.nan, right=np.nan)
+        if not np.isfinite(at).any():
+            raise ValueError(
+                f"expected values of {name} between {r_A[0]:g} and {r_A[-1]:g} A in "
+                f"{path}, got none there (r_A is from {values[0, 0]:g} to "
+                f"{values[-1, 0]:g}); give r_A in A"
+            )
+        table["-".join(sorted(name.split("-")))] = at
+    return table
+
+
+def read_reference(path: Path) -> PairDistributions | dict[str, Array]:
+    """Reference distributions in the default bins.
+
+    Args:
+        path: a table (``.csv``, ``.dat`` or ``.txt``, see :func:`read_table`), or a
+            trajectory that ase reads.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it cannot be read as what its suffix says.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"expected a reference trajectory or table, got {path}, which is not "
+            "there; give its path"
         )
-        for i, name in enumerate(header[1:])
-    }
-
-
-def read_reference(
-    path: Path,
-    r_A: Array,
-) -> PairDistributions | dict[str, Array]:
-    """Reference distributions from a table or a trajectory file, by its suffix."""
     if path.suffix.lower() in (".csv", ".dat", ".txt"):
-        return read_table(path, r_A)
-    width = float(r_A[1] - r_A[0])
-    frames = ase.io.read(path, index=":")
-    return pair_distributions(frames, r_max_A=float(r_A[-1] + width / 2), bin_A=width)
+        return read_table(path, _centres(_edges(R_MAX_A, BIN_A)))
+    try:
+        frames = ase.io.read(path, index=":")
+    except Exception as error:
+        text = " ".join(str(error).split()) or "no message"
+        raise ValueError(
+            f"expected a reference trajectory that ase reads, or a table (.csv, .dat "
+            f"or .txt), got {path} ({type(error).__name__}: {text[:200]}); try "
+            f"`ase info {path}`"
+        ) from error
+    return pair_distributions(frames)
+
+
+def _edges(r_max_A: float, bin_A: float) -> Array:
+    return np.linspace(0, r_max_A, round(r_max_A / bin_A) + 1)
+
+
+def _centres(edges: Array) -> Array:
+    centres: Array = (edges[1:] + edges[:-1]) / 2
+    return centres
 
 
 def _radial(atoms: Atoms, elements: list[str], edges: Array) -> dict[str, Array]:

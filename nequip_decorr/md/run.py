@@ -83,6 +83,8 @@ def run_stability(
     Args:
         model: path of a NequIP model file, a :class:`ModelHandle`, an ase calculator,
             or a function (importable by name, for several processes) that makes one.
+            A calculator is known again by its class and by what it says of the first
+            structure, which costs one call.
         structures: a file that ase reads, or structures.
         protocol: what is run.
         output: folder of the run; ``result.json`` in it is the result file.
@@ -99,8 +101,9 @@ def run_stability(
     Raises:
         ValueError, FileNotFoundError: for input that cannot be run, and for a folder
             that holds another run.
-        RunStoppedError: when it is interrupted (SIGINT, SIGTERM), or memory or disk
-            ran out. All so far is kept; the same call goes on.
+        RunStoppedError: when it is interrupted (SIGINT, SIGTERM), memory or disk ran
+            out, the model broke, or a worker process died. All so far is kept; the
+            same call goes on.
     """
     handle = _handle(model, engine, device)
     if not processes >= 1:

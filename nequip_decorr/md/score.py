@@ -112,8 +112,8 @@ def score_interval(
         # the score is at least S(tau), which those followed to the end alone bound
         ended = time >= tau
         time, failed = time[ended], failed[ended]
-        clusters = np.unique(clusters[ended], return_inverse=True)[1]
-        if clusters.max() + 1 == len(clusters):
+        labels, clusters = np.unique(clusters[ended], return_inverse=True)
+        if len(labels) == len(clusters):
             # known in closed form where no two replicas share a cluster
             return Interval(value, zero_failure_bound(len(clusters)), 1.0)
     weights = bootstrap_weights(clusters, PSEUDO_WEIGHT, seed)

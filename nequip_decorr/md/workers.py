@@ -72,13 +72,15 @@ def run_in_processes(
                     waiting, timeout=POLL_EVERY_S, return_when=FIRST_COMPLETED
                 )
                 for future in done:
-                    stop = future.result() or stop
+                    ended = future.result()
+                    # the first tells why; the others stop because of it
+                    stop = stop or ended
                     on_batch()
                 if work.poll() or stop:
                     stopping.set()
         except BrokenProcessPool:
             return Stop(
-                "interrupt",
+                "worker_died",
                 "a worker process was killed from outside (often for want of memory); "
                 "use fewer processes, and run the same command again to go on",
             )
@@ -107,7 +109,8 @@ def use_threads(number: int) -> int:
     return before
 
 
-_work: Work
+#: What a worker process works with, or why it cannot.
+_work: Work | Stop
 
 
 def _start(
@@ -126,7 +129,18 @@ def _start(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    model = open_model()
+    try:
+        model = open_model()
+    except Exception as error:
+        # what an initializer raises never reaches the parent
+        text = " ".join(str(error).split()) or "no message"
+        _work = Stop(
+            "model_broken",
+            f"a worker process cannot open the model ({type(error).__name__}: "
+            f"{text[:200]}); see to it or use fewer processes, and run the same "
+            "command again",
+        )
+        return
     use_threads(threads())
     _work = Work(
         model=model,
@@ -148,6 +162,8 @@ def _end_with_parent() -> None:
 
 
 def _run_batch(plans: list[Plan]) -> Stop | None:
+    if isinstance(_work, Stop):
+        return _work
     if _work.poll():
         return Stop("interrupt", "interrupted; run the same command again to go on")
     return run_replicas(plans, _work)

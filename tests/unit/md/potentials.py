@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -122,6 +124,31 @@ def einstein():
 def dying():
     """The spring crystal of a process that the system kills at its 20th call."""
     return AtCall(crystal().positions, K, 20, "die")
+
+
+def cardless():
+    """The spring crystal, which only the first process finds a card for."""
+    if multiprocessing.parent_process() is not None:
+        raise RuntimeError("no card left")
+    return einstein()
+
+
+class Greedy(Einstein):
+    """Memory runs out at the 300th call of the process that is first there."""
+
+    def field(self, positions):
+        if self.calls == 300:
+            try:
+                Path(os.environ["GREEDY"]).touch(exist_ok=False)
+            except FileExistsError:
+                return super().field(positions)
+            raise MemoryError("97 GiB")
+        return super().field(positions)
+
+
+def greedy():
+    """A greedy spring crystal; processes know each other by ``$GREEDY``."""
+    return Greedy(crystal().positions, K)
 
 
 def flyer():

@@ -137,6 +137,11 @@ def test_error_is_the_integral_of_the_difference():
     assert spread is None
 
 
+def test_no_reference_is_no_error_of_zero():
+    with pytest.raises(ValueError, match="in some of the 3 bins, got none"):
+        distribution_error(np.ones((2, 3)), np.full(3, np.nan), 0.1)
+
+
 def test_standard_error_of_a_mean_is_the_textbook_one():
     """One bin, far from the reference: the error is |mean - ref|, linear in blocks."""
     rng = np.random.default_rng(2)
@@ -308,6 +313,20 @@ def test_a_table_as_reference(recorded, tmp_path):
     (pair,) = found["distributions"][0]["pairs"].values()
     # a reference of zero: the error is the integral of the model's own g(r)
     assert pair["error"] == pytest.approx(np.sum(pair["model"]) * 0.05)
+
+
+def test_a_table_of_a_part_is_said(recorded, tmp_path):
+    """Distances in nm: 0 to 0.6 A are 12 of 120 bins of 0.05 A."""
+    result, folder, _ = recorded
+    table = tmp_path / "nm.csv"
+    table.write_text("r_A,Na-Cl\n0,0\n0.6,0\n")
+    found = measure_fidelity(result, folder, table)
+    assert found["notes"] == [
+        "Cl32Na32 at 1800 K, Cl-Na: the reference covers 12 of 120 bins (from 0.025 to "
+        "0.575 A), the error is of these alone"
+    ]
+    table.write_text("r_A,Na-Cl\n0,0\n6,0\n")
+    assert measure_fidelity(result, folder, table)["notes"] == []
 
 
 def test_without_reference_only_the_temperature(recorded):

@@ -19,10 +19,12 @@ from tests.unit.md.potentials import (
     Einstein,
     Free,
     K,
+    cardless,
     crystal,
     dying,
     einstein,
     flyer,
+    greedy,
 )
 
 SHORT = Protocol(
@@ -32,6 +34,7 @@ SHORT = Protocol(
     record_interval_steps=3,
     frame_interval_steps=7,
 )
+LONG = replace(SHORT, horizon_ps=20.0, frame_interval_steps=None, replicas=4)
 ENSEMBLES = ["langevin", "nose-hoover", "nve", "ramp"]
 
 
@@ -165,11 +168,27 @@ def test_a_worker_that_is_killed_is_no_event(tmp_path):
     """As the kernel does when memory is short."""
     with pytest.raises(RunStoppedError, match="worker process was killed") as stopped:
         run_stability(dying, crystal(), SHORT, output=tmp_path / "a", processes=2)
-    assert stopped.value.reason == "interrupt"
+    assert stopped.value.reason == "worker_died"
     assert not any(r.failed for r in stopped.value.result.replicas)
     run_stability(springs(), crystal(), SHORT, output=tmp_path / "a")
     run_stability(springs(), crystal(), SHORT, output=tmp_path / "whole")
     assert ends(tmp_path / "a") == ends(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_worker_without_a_model_says_why(tmp_path):
+    with pytest.raises(RunStoppedError, match="RuntimeError: no card left") as stopped:
+        run_stability(cardless, crystal(), SHORT, output=tmp_path, processes=2)
+    assert stopped.value.reason == "model_broken"
+
+
+@pytest.mark.slow
+def test_the_first_stop_is_the_reason_of_all(tmp_path, monkeypatch):
+    """The other worker stops as if interrupted, and later."""
+    monkeypatch.setenv("GREEDY", str(tmp_path / "greedy"))
+    with pytest.raises(RunStoppedError, match="ran out of memory") as stopped:
+        run_stability(greedy, crystal(), LONG, output=tmp_path / "a", processes=2)
+    assert stopped.value.reason == "out_of_memory"
 
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
@@ -178,9 +197,10 @@ def test_interrupted_and_resumed_is_as_never_stopped(tmp_path, ensemble, signal)
     protocol = of(ensemble)
     run_stability(springs(), crystal(), protocol, output=tmp_path / "whole")
     halves = tmp_path / "halves"
-    # 31 calls a replica: the second one is stopped at its 14th step
+    # one call to know the model by and 31 a replica: the second one is stopped at its
+    # 14th step
     with pytest.raises(RunStoppedError, match="run the same command again") as stopped:
-        run_stability(springs(45, signal), crystal(), protocol, output=halves)
+        run_stability(springs(46, signal), crystal(), protocol, output=halves)
     result = results.load(halves / "result.json")
     assert stopped.value.result == result
     assert not result.complete
@@ -189,7 +209,7 @@ def test_interrupted_and_resumed_is_as_never_stopped(tmp_path, ensemble, signal)
     assert stopped.value.reason == "interrupt"
     again = springs()
     run_stability(again, crystal(), protocol, output=halves)
-    assert again.calls == 17
+    assert again.calls == 1 + 17
     assert ends(halves) == ends(tmp_path / "whole")
 
 
@@ -197,7 +217,8 @@ def test_a_finished_run_is_only_read(tmp_path):
     first = run_stability(springs(), crystal(), SHORT, output=tmp_path)
     model = springs()
     second = run_stability(model, crystal(), SHORT, output=tmp_path)
-    assert model.calls == 0
+    # to know the model by
+    assert model.calls == 1
     assert second.replicas == first.replicas
 
 
@@ -228,6 +249,7 @@ def test_a_hiccup_of_the_model_is_no_event(tmp_path):
 def test_a_broken_model_is_no_event(tmp_path):
     with pytest.raises(RunStoppedError, match="fell off the bus") as stopped:
         run_stability(springs(50, "broken"), crystal(), SHORT, output=tmp_path)
+    assert stopped.value.reason == "model_broken"
     assert [r.failed for r in stopped.value.result.replicas] == [False]
     result = run_stability(springs(), crystal(), SHORT, output=tmp_path)
     assert result.complete

@@ -148,6 +148,52 @@ def test_no_failure_is_a_bound(n, bound):
     assert result.hazard_upper_per_ps == pytest.approx(-np.log(0.05) / (n * TAU))
 
 
+def clustered(n_structures, size, *failures, **changes):
+    return [
+        replica(
+            i,
+            time_ps=0.5 * TAU if i in failures else TAU,
+            cause="overlap" if i in failures else None,
+            structure=i // size,
+            **changes,
+        )
+        for i in range(n_structures * size)
+    ]
+
+
+def test_no_failure_of_whole_structures_is_a_weaker_bound(monkeypatch):
+    """The resampled score is 1 - the share of the pseudo-replica: a Beta variable."""
+    monkeypatch.setattr("nequip_decorr.md.score.N_BOOTSTRAP", 40_000)
+    result = estimate_survival(clustered(8, 16), TAU)
+    bound = stats.beta(8, PSEUDO_WEIGHT / 16).ppf(0.025)
+    assert result.score.low == pytest.approx(bound, abs=5e-3)
+    assert result.score.low < 0.05 ** (1 / 128) - 0.03
+    assert (result.score.value, result.score.high) == (1, 1)
+    assert result.survival_at_tau.low == pytest.approx(0.05 ** (1 / 128))
+    said = describe_score(result)
+    assert f"the score is >= {result.score.low:.2f}" in said
+    assert "S(10 ps) >= 0.98 if replicas of one structure are independent" in said
+    # one failure more does not make it surer
+    failed = estimate_survival(clustered(8, 16, 0), TAU)
+    assert failed.score.low < result.score.low
+
+
+def test_one_replica_a_structure_is_as_many_independent_ones():
+    result = estimate_survival(clustered(20, 1), TAU)
+    assert result.score.low == pytest.approx(0.05 ** (1 / 20))
+    assert describe_score(result).endswith("S(10 ps) >= 0.86")
+
+
+def test_only_those_followed_to_the_end_bound_the_score():
+    """Of each structure's replicas all but one were stopped early."""
+    followed = [
+        replace(r, time_ps=0.01, censored_by="interrupt") if r.index % 16 else r
+        for r in clustered(8, 16)
+    ]
+    result = estimate_survival(followed, TAU)
+    assert result.score.low == pytest.approx(0.05 ** (1 / 8))
+
+
 def test_everybody_fails_at_once():
     result = estimate_survival(
         [replica(i, time_ps=0.0, cause="nonfinite") for i in range(10)], TAU
