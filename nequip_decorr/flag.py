@@ -78,6 +78,6 @@ def _configured_trainer() -> str | None:
     if group in config.runtime.choices and not named:  # under `defaults:`
         without.append(f"~{group}")
     composed = compose(config_name=config.job.config_name, overrides=without)
-    target = str(OmegaConf.select(composed, "trainer._target_"))
-    # written out in the config, by hand or by hydra when it saved one
-    return None if target.startswith(f"{group}.") else target
+    target = OmegaConf.select(composed, "trainer._target_")
+    # ours: written out in the config, by hand or by hydra when it saved one
+    return None if target is None or target.startswith(f"{group}.") else str(target)

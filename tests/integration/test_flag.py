@@ -368,6 +368,15 @@ def test_a_config_may_name_the_factory_itself(cosine: Run, tmp_path: Path) -> No
     assert trainer["_target_"] == "lightning.Trainer"
 
 
+def test_a_config_may_name_no_trainer(tmp_path: Path) -> None:
+    text = tiny_text().replace("  _target_: lightning.Trainer\n", "")
+    assert "lightning.Trainer" not in text
+    config = write_config(tmp_path / "config", text)
+    flags = ("+nequip_decorr=constant", "trainer.max_epochs=1")
+    run = train(tmp_path / "run", *flags, config=config)
+    assert run.column("loss_coeff/edge_correlation")
+
+
 def test_forces_alone_with_a_linear_readout(tmp_path: Path) -> None:
     # the energy's first derivative, which goes through the features, is not taken
     run = train(
