@@ -162,9 +162,10 @@ def memory_section(args: argparse.Namespace) -> list[str]:
         large = "large" in name and edges > args.large_edges
         if mode not in args.modes or large or (args.quick and edges > 4000):
             continue
-        with_, without = peaks(name, mode, edges, args.options)
+        batch = batch_of(edges)
+        with_, without = peaks(name, mode, batch, args.options)
         lines.append(
-            f"| {name} | {mode} | {AtomicDataDict.num_edges(batch_of(edges))} "
+            f"| {name} | {mode} | {AtomicDataDict.num_edges(batch)} "
             f"| {without:.1f} | {with_:.1f} | {with_ / without:.4f} |"
         )
         console.print(lines[-1])

@@ -14,7 +14,6 @@ from overhead_models import (
     ON,
     Stop,
     Switched,
-    batch_of,
     trainer_for,
     training_module,
 )
@@ -80,13 +79,11 @@ class Scale:
         return peak / 2**20
 
 
-def peaks(name: str, mode: str, edges: int, options: dict[str, Any]) -> list[float]:
+def peaks(name: str, mode: str, batch: Any, options: dict[str, Any]) -> list[float]:
     """Peaks (MiB) of a step with the term and of one without."""
     ours = Switched("constant", 0.3, monitor=False, **options)
     weigh = Weigh(ours)
-    loader = torch.utils.data.DataLoader(
-        [batch_of(edges)] * (2 * STEPS), batch_size=None
-    )
+    loader = torch.utils.data.DataLoader([batch] * (2 * STEPS), batch_size=None)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_for(
             [weigh, ours, Stop(weigh)], 2 * STEPS, devices=1, default_root_dir=folder

@@ -135,7 +135,7 @@ class EdgeCorrelation(Metric):
         #: set by the callback, which looks at the value that NequIP has read already;
         #: without it the metric must look, at the price of one read of a scalar a step
         self.checked_by_callback = False
-        #: set by the callback: one backward pass is of the model's energy or forces too
+        #: set by the callback: the loss, of which this is a term, has the energy in it
         self.differentiated_with_energy = False
         for names in self._state_names():
             for name in names:

@@ -184,6 +184,14 @@ def paired(
     return over_seeds(found) if found else None
 
 
+def ratio(
+    records: Sequence[Record], variant: str, quantity: Quantity
+) -> Estimate | None:
+    """Ratio of a positive quantity to the baseline's, of geometric means."""
+    found = paired(records, variant, lambda r: float(np.log(quantity(r))))
+    return found.exp() if found else None
+
+
 def differences(
     records: Sequence[Record],
     variant: str,

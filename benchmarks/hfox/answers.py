@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy import stats
 
 from . import analysis as a
@@ -120,10 +119,10 @@ def _errors(records: Sequence[Record], variant: str, title: str) -> Answer:
         ("energy error in distribution", a.energy_error),
         ("out of it", a.energy_error_out),
     ):
-        ratio = a.paired(records, variant, lambda r, q=quantity: float(np.log(q(r))))
+        ratio = a.ratio(records, variant, quantity)
         if ratio is not None:
-            said = direction(ratio.exp(), "larger", "smaller")
-            parts.append(f"{name} {in_words(ratio.exp())} times ({said})")
+            said = direction(ratio, "larger", "smaller")
+            parts.append(f"{name} {in_words(ratio)} times ({said})")
     return Answer(f"{variant}: at what price?", f"{'; '.join(parts)}.", title)
 
 
@@ -160,12 +159,20 @@ def _price_of(records: Sequence[Record]) -> list[Answer]:
 
 
 def _by_condition(records: Sequence[Record], variant: str, title: str) -> Answer:
+    conditions = _places(records)
+    del conditions["all"]
+    return Answer(f"{variant}: where?", _held(records, variant, conditions), title)
+
+
+def _held(
+    records: Sequence[Record], variant: str, places: dict[str, list[str] | None]
+) -> str:
     parts = []
-    for condition in records[0].conditions:
-        ratio = a.paired(records, variant, lambda r, c=condition: a.log_time(r, [c]))
+    for name, of in places.items():
+        ratio = a.paired(records, variant, lambda r, c=of: a.log_time(r, c))
         if ratio is not None:
-            parts.append(f"{CONDITION_NAMES[condition]}: {in_words(ratio.exp())}")
-    return Answer(f"{variant}: where?", f"Time held, ratio: {'; '.join(parts)}.", title)
+            parts.append(f"{name}: {in_words(ratio.exp())}")
+    return f"Time held, ratio: {'; '.join(parts)}."
 
 
 def _corrected(records: Sequence[Record]) -> list[Answer]:
@@ -201,15 +208,10 @@ def _places(records: Sequence[Record]) -> dict[str, list[str] | None]:
 
 def _all_seeds(records: Sequence[Record]) -> list[Answer]:
     """Where, over the seeds that a choice was made by too."""
-    parts = []
-    for name, of in _places(records).items():
-        ratio = a.paired(records, CHEAPEST, lambda r, c=of: a.log_time(r, c))
-        if ratio is not None and ratio.seeds >= FEWEST_SEEDS:
-            parts.append(f"{name}: {in_words(ratio.exp())}")
-    if not parts:
+    if len(a.differences(records, CHEAPEST, a.log_time)) < FEWEST_SEEDS:
         return []
-    sentence = f"Time held, ratio: {'; '.join(parts)}."
     question = f"{CHEAPEST}: over all seeds, those that it was chosen by too?"
+    sentence = _held(records, CHEAPEST, _places(records))
     return [Answer(question, sentence, "Explored and confirmed")]
 
 

@@ -57,8 +57,7 @@ def row_of(records: Sequence[Record], variant: str, conditions: Sequence[str]) -
     models = list(a.by_seed(records, variant).values())
 
     def ratio(quantity: a.Quantity) -> Estimate | None:
-        found = a.paired(records, variant, lambda r: float(np.log(quantity(r))))
-        return found.exp() if found else None
+        return a.ratio(records, variant, quantity)
 
     beyond = a.beyond_error(records, variant)
     return Row(
