@@ -30,6 +30,8 @@ import numpy as np
 import torch
 from nequip.data import AtomicDataDict
 from nequip.utils.global_state import set_global_state
+from overhead_instructions import REPEATS
+from overhead_instructions import run as count
 from overhead_memory import peaks
 from overhead_models import (
     EVERY_N_STEPS,
@@ -174,51 +176,44 @@ def memory_section(args: argparse.Namespace) -> list[str]:
     return lines
 
 
-# the gradient of an energy is there too, as in a training
-TERM = """
-import torch
-from nequip_decorr.blocks import scalar_blocks
-from nequip_decorr.sampled import SampledCorrelation
-metric = SampledCorrelation(blocks=scalar_blocks("x", {channels}, 3))
-metric.checked_by_callback = metric.differentiated_with_energy = True
-leaf = torch.randn({edges}, 3 * {channels}, requires_grad=True)
-def step(with_term):
-    leaf.grad = None
-    x = leaf * 1.0
-    energy = x.square().sum()
-    preds = {{"x": x, "total_energy": energy}}
-    if with_term:
-        energy = energy + metric(preds, {{}})
-    energy.backward()
-step(True)
-"""
-
-
 def instructions_section(args: argparse.Namespace) -> list[str]:
-    """The term alone."""
-    from torch.utils.benchmark import Timer
-
-    # torch starts `python` by name
-    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    """The term alone, and whole steps."""
+    cases = [(c, 4000) for c in (32, 64, 256, 2048)]
+    cases += [(32, edges) for edges in (16_000, 1_000_000)]
+    if args.quick:
+        cases = cases[:2]
     lines = [
-        "The term alone, forward and backward, 3 layers (callgrind; millions of",
-        "instructions: of an energy with the term less one without).",
+        "Counted by callgrind, which has no AVX-512. The term alone, forward and",
+        "backward, 3 layers (of an energy with the term less one without; mean of",
+        f"{REPEATS} draws).",
         "",
         "| channels | edges | instructions (1e6) |",
         "|---|---|---|",
     ]
-    cases = [(c, 4000) for c in (32, 64, 256, 2048)]
-    cases += [(32, edges) for edges in (16_000, 1_000_000)]
-    for channels, edges in cases[:2] if args.quick else cases:
-        setup = TERM.format(channels=channels, edges=edges)
-        counts = [
-            Timer(f"step({with_term})", setup=setup)
-            .collect_callgrind(number=5, collect_baseline=False)
-            .counts()
-            for with_term in (True, False)
-        ]
-        count = (counts[0] - counts[1]) / 5e6
-        lines.append(f"| {channels} | {edges} | {count:.2f} |")
+    for found in count("--term", *(f"{c},{e}" for c, e in cases)):
+        millions = np.mean(found["term"]) / 1e6
+        lines.append(f"| {found['channels']} | {found['edges']} | {millions:.2f} |")
+        console.print(lines[-1])
+    lines += [
+        "",
+        "Whole steps, Lightning's part included, eager; `constant` is the mean of a",
+        "step with the term and three without.",
+        "",
+        "| model | edges | step (1e6) | with the term (1e6) | `constant` "
+        "| each step | monitor only |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    # where the term counts most; the large model would take an hour
+    small = [name for name in MODELS if "large" not in name]
+    for name in small[:1] if args.quick else small:
+        (found,) = count("--model", name, "--edges", "1000")
+        without = np.median(found["without"])
+        with_term, *others = found["with"]
+        lines.append(
+            f"| {name} | {found['edges']} | {without / 1e6:.1f} "
+            f"| {with_term / 1e6:.1f} | {np.mean(found['with']) / without:.4f} "
+            f"| {with_term / without:.4f} | {np.median(others) / without:.4f} |"
+        )
         console.print(lines[-1])
     return lines
 
