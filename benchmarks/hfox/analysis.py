@@ -84,6 +84,19 @@ def mean_time(record: Record) -> float:
     return float(np.mean([record.times_ps(c).mean() for c in record.conditions]))
 
 
+def alive(records: Iterable[Record]) -> tuple[int, int]:
+    """Replicas that reached the horizon, and all."""
+    runs = [run for r in records for run in r.data["md"].values()]
+    causes = [cause for run in runs for cause in run["cause"]]
+    return sum(cause is None for cause in causes), len(causes)
+
+
+def share_alive(record: Record) -> float:
+    """Share of replicas that reached the horizon."""
+    survivors, total = alive([record])
+    return survivors / total
+
+
 def force_error(record: Record, test_set: str = IN_DISTRIBUTION) -> float:
     """Root mean square error of forces, eV/A."""
     return float(record.data["errors"][test_set]["forces_rmse"])

@@ -29,6 +29,11 @@ CHEAPER = {
     ),
     "And that the constant one does?": (CHEAPEST, "constant-0.3"),
 }
+#: A choice with what confirms it (other seeds), and what was chosen.
+POOLED = {
+    ("explored", "confirmed"): CHEAPEST,
+    ("longer", "longer-confirmed"): "constant-0.3",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,11 @@ def answers(records: Sequence[Record]) -> list[Answer]:
                 found += _effect(sections[name], variant, SECTIONS[name][0])
     found += _price_of(sections["confirmed"])
     found += _corrected(sections["confirmed"])
-    found += _all_seeds(sections["explored"] + sections["confirmed"])
+    for names, variant in POOLED.items():
+        if all(sections[name] for name in names):
+            pooled = [r for name in names for r in sections[name]]
+            title = " and ".join(SECTIONS[name][0] for name in names)
+            found += _all_seeds(pooled, variant, title)
     if sections["explored"]:
         found += _relation(sections["explored"])
         found += _choice(sections["explored"])
@@ -91,6 +100,7 @@ def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]
             f"({direction(mean, 'longer', 'shorter', none=0.0)}).",
             title,
         ),
+        *_survivors(records, variant, title),
         _by_condition(records, variant, title),
         _errors(records, variant, title),
     ]
@@ -109,6 +119,24 @@ def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]
     for other in ("sam", "epochs-40"):
         found += _against(records, variant, other, title)
     return found
+
+
+def _survivors(records: Sequence[Record], variant: str, title: str) -> list[Answer]:
+    """Where there are any: replicas of one model live or fail together, so the interval
+    is over seeds.
+    """
+    share = a.paired(records, variant, a.share_alive)
+    with_term, without = (a.by_seed(records, v) for v in (variant, a.BASELINE))
+    common = with_term.keys() & without.keys()
+    both = [a.alive(of[seed] for seed in common) for of in (with_term, without)]
+    if share is None or not any(survivors for survivors, _ in both):
+        return []
+    counts = " against ".join("{} of {}".format(*count) for count in both)
+    sentence = (
+        f"{counts} without the extension; share different by {in_words(share)} "
+        f"({direction(share, 'more', 'fewer', none=0.0)})."
+    )
+    return [Answer(f"{variant}: alive at the horizon?", sentence, title)]
 
 
 def _errors(records: Sequence[Record], variant: str, title: str) -> Answer:
@@ -206,13 +234,13 @@ def _places(records: Sequence[Record]) -> dict[str, list[str] | None]:
     return {"all": None, **{CONDITION_NAMES[c]: [c] for c in conditions}}
 
 
-def _all_seeds(records: Sequence[Record]) -> list[Answer]:
+def _all_seeds(records: Sequence[Record], variant: str, title: str) -> list[Answer]:
     """Where, over the seeds that a choice was made by too."""
-    if len(a.differences(records, CHEAPEST, a.log_time)) < FEWEST_SEEDS:
+    if len(a.differences(records, variant, a.log_time)) < FEWEST_SEEDS:
         return []
-    question = f"{CHEAPEST}: over all seeds, those that it was chosen by too?"
-    sentence = _held(records, CHEAPEST, _places(records))
-    return [Answer(question, sentence, "Explored and confirmed")]
+    question = f"{variant}: over all seeds, those that it was chosen by too?"
+    sentence = _held(records, variant, _places(records))
+    return [Answer(question, sentence, title)]
 
 
 def _relation(records: Sequence[Record]) -> list[Answer]:

@@ -78,15 +78,9 @@ def row_of(records: Sequence[Record], variant: str, conditions: Sequence[str]) -
         ],
         rho=float(np.mean([a.mean_correlation(r) for r in models])),
         rank=float(np.mean([a.effective_rank(r) for r in models])),
-        alive=alive(models),
+        alive="{} of {}".format(*a.alive(models)),
         drift=mean_drift(models),
     )
-
-
-def alive(models: Sequence[Record]) -> str:
-    """Replicas that reached the horizon, of how many."""
-    causes = [c for r in models for run in r.data["md"].values() for c in run["cause"]]
-    return f"{sum(c is None for c in causes)} of {len(causes)}"
 
 
 def mean_drift(models: Sequence[Record]) -> str:
@@ -160,7 +154,7 @@ def grid_section(records: Sequence[Record], grid: str, out: Path) -> dict[str, A
             "mean_time": np.mean([a.mean_time(r) for r in base]),
             "rho": np.mean([a.mean_correlation(r) for r in base]),
             "time": np.exp(np.mean([a.log_time(r) for r in base])),
-            "alive": alive(base),
+            "alive": "{} of {}".format(*a.alive(base)),
         },
         "figures": [],
         "ranks": rank_table(records) if many else [],
@@ -194,7 +188,7 @@ def _shown(variants: Sequence[str], records: Sequence[Record]) -> list[str]:
     if any(v in DECORRELATED for v in variants):
         best = a.best_variant(records)
         chosen = [best, *(v for v in chosen if v != best)]
-    return chosen[:4]
+    return [*chosen, *(v for v in variants if v not in chosen)][:4]
 
 
 def machines(records: Sequence[Record]) -> str:

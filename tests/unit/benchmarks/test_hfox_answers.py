@@ -72,6 +72,24 @@ def test_the_mean_time_is_told_beside_the_geometric_mean() -> None:
     assert answer.sentence.endswith("(longer).")
 
 
+def test_survivors_are_counted_by_replica_and_judged_by_seed() -> None:
+    # of two replicas in each of two conditions: one alive in seeds 1 and 2
+    alive = {1: [10.0, 1.0], 2: [10.0, 1.0], 3: [1.0, 1.0], 4: [1.0, 1.0]}
+    records = [record("none", s, times=[1.0, 1.0]) for s in SEEDS]
+    records += [record(CHOSEN, s, times=times) for s, times in alive.items()]
+    found = the(answers(in_section(records, "longer")), f"{CHOSEN}: alive")
+    # Student: mean 0.25, standard error 0.2887 / 2, quantile 3.182
+    assert found.sentence == (
+        "4 of 16 against 0 of 16 without the extension; "
+        "share different by 0.25 [-0.21, 0.71] (4 seeds) (no difference shown)."
+    )
+
+
+def test_without_survivors_none_are_counted() -> None:
+    found = answers(pairs((2.0, 2.1, 1.9, 2.0)))
+    assert not [x for x in found if "alive" in x.question]
+
+
 def test_the_clearest_difference_is_corrected_for_their_number() -> None:
     question = "Does a difference in the time held survive"
     clear = the(answers(pairs((2.0, 2.01, 1.99, 2.0))), question)
@@ -92,6 +110,16 @@ def test_all_seeds_are_told_with_those_of_the_choice() -> None:
     found = the(answers(records), "constant-every-4: over all seeds")
     assert "all: 2.00 [" in found.sentence
     assert "HfO2, 2400 K: 2.00 [" in found.sentence
+
+
+def test_a_choice_alone_is_not_told_as_all_seeds() -> None:
+    records = [
+        record(v, s, times=[t])
+        for v, t in (("none", 1.0), ("constant-0.3", 2.0))
+        for s in SEEDS
+    ]
+    found = answers(in_section(records, "longer"))
+    assert not [x for x in found if "over all seeds" in x.question]
 
 
 def test_confirmed_comes_before_explored() -> None:

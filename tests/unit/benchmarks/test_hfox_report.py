@@ -87,6 +87,14 @@ def test_curves_pool_the_same_seeds(
     assert sorted(drawn) == [(v, s) for v in ("constant-0.3", "none") for s in (1, 2)]
 
 
+def test_room_in_the_figure_is_filled_with_the_first_of_the_others() -> None:
+    compared = ["constant-0.3", "abs", "decorr-form", "by-element-pair", "later-layers"]
+    records = explored(["none", *compared])
+    shown = report._shown(compared, records)
+    assert len(shown) == 4
+    assert shown[:2] == ["constant-0.3", "abs"]
+
+
 def test_without_the_baseline_a_grid_has_none(tmp_path: Path) -> None:
     text = write_results(explored(["cosine-down"]), tmp_path).read_text()
     assert "## Explored" not in text
