@@ -71,7 +71,7 @@ class Tally:
         subprocess.run(
             ["callgrind_control", "--instr=on", str(os.getpid())],
             check=True,
-            stdout=subprocess.DEVNULL,
+            capture_output=True,
         )
         self.counts = counts
         self.dumps = 0
