@@ -11,10 +11,9 @@ __version__ = "0.1.0.dev0"
 _PUBLIC = {
     "EdgeCorrelation": "nequip_decorr.metric",
     "EdgeDecorrelation": "nequip_decorr.callback",
-    "build_trainer": "nequip_decorr.flag",
 }
 
-__all__ = ["EdgeCorrelation", "EdgeDecorrelation", "__version__", "build_trainer"]
+__all__ = ["EdgeCorrelation", "EdgeDecorrelation", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

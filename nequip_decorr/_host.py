@@ -271,8 +271,8 @@ def strip_checkpoint(checkpoint: dict[str, Any], name: str) -> None:
             }
 
 
-def strip_hyperparameters(pl_module: Any, package: str, base_trainer: str) -> None:
-    """Write the trainer into a module's hyper-parameters as it is without the package.
+def strip_hyperparameters(pl_module: Any, package: str) -> None:
+    """Leave callbacks of the package out of the trainer in a module's hyper-parameters.
 
     NequIP copies them into every checkpoint and package. Lightning's loggers and
     hydra's ``.hydra/config.yaml`` keep what was configured.
@@ -281,10 +281,6 @@ def strip_hyperparameters(pl_module: Any, package: str, base_trainer: str) -> No
     if not info or not isinstance(info.get("trainer"), dict):
         return
     trainer = dict(info["trainer"])
-    if str(trainer.get("_target_", "")).startswith(package + "."):
-        trainer["_target_"] = base_trainer
-        trainer.pop("decorr", None)
-        trainer.pop("base_target", None)
     callbacks = trainer.get("callbacks")
     if isinstance(callbacks, dict):
         callbacks = [callbacks]  # Lightning takes one as well as a list

@@ -176,8 +176,6 @@ class EdgeDecorrelation(Callback):
         self.unit = unit
         self.horizon = horizon
         self.guard_monitor = guard_monitor
-        #: Trainer class of the config, for the hyper-parameters in checkpoints
-        self.trainer_target = "lightning.Trainer"
         self.name = name
         self.monitor = monitor
         self.every_n_steps = every_n_steps
@@ -223,7 +221,7 @@ class EdgeDecorrelation(Callback):
         # in every stage, since the first that calls the model may compile it
         self._untap()
         self._taps = tap(model, self._found)
-        _host.strip_hyperparameters(pl_module, __package__, self.trainer_target)
+        _host.strip_hyperparameters(pl_module, __package__)
         if stage == "fit" and self._loss_term is None and self.coeff > 0:
             _host.refuse_unsupported(trainer, pl_module)
             if pl_module.loss is None:

@@ -1,83 +1,125 @@
-"""What ``+nequip_decorr=...`` puts into ``trainer._target_``: a Trainer factory."""
+"""``+nequip_decorr=...``: gives the Trainer of a hydra application its callbacks.
+
+The option group fills the top-level key ``nequip_decorr`` of the config and leaves
+``trainer`` alone. Lightning asks every installed package for callbacks when it builds a
+Trainer (entry points ``lightning.pytorch.callbacks_factory``), so that the Trainer may
+be of any class.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .callback import EdgeDecorrelation
+
+KEY = "nequip_decorr"
 
 
-def build_trainer(
-    *,
-    decorr: Mapping[str, Any],
-    base_target: str | None = None,
-    callbacks: Any = None,
-    **trainer_options: Any,
-) -> Any:
-    """Build the config's own Trainer with the decorrelation callback added.
+def configured_callbacks() -> list[EdgeDecorrelation]:
+    """Callbacks that the config of the running hydra application asks for.
 
-    The option group sets two keys of the config, which is all that hydra can merge (it
-    cannot append to the list of callbacks):
+    Each top-level key ``nequip_decorr`` or ``nequip_decorr_...`` is a term with the
+    options of :class:`nequip_decorr.EdgeDecorrelation`:
 
     .. code-block:: yaml
 
-        trainer:
-          _target_: nequip_decorr.build_trainer
-          decorr:
-            schedule: cosine
-            coeff: 3.0
+        nequip_decorr:
+          schedule: cosine
+          coeff: 3.0
 
-    Args:
-        decorr: options of :class:`nequip_decorr.EdgeDecorrelation`.
-        base_target: the Trainer class to build; None takes that of the config as it is
-            without the option group, and ``lightning.Trainer`` where there is none: in
-            a config that names this function itself, and outside hydra.
-        callbacks: the config's own callbacks; one, several or None.
-        **trainer_options: everything else of ``trainer``, passed on unchanged.
+    Outside hydra, and without such a key, there are none, and nothing is imported.
 
     Raises:
-        ValueError: for an unknown option in ``decorr``, or one out of range.
+        ValueError: for an unknown option or one out of range, for two terms of one
+            name, and when the group was put where nobody reads it.
     """
-    from hydra.utils import get_object
-
-    from ._options import plain
-    from .callback import EdgeDecorrelation
-
-    try:
-        ours = EdgeDecorrelation(**{str(k): plain(v) for k, v in decorr.items()})
-    except TypeError as error:
-        raise ValueError(
-            f"expected `trainer.decorr` to hold options of EdgeDecorrelation, got one "
-            f"that it does not know ({error}); see its documentation"
-        ) from error
-    if callbacks is None:
-        callbacks = []
-    elif not isinstance(callbacks, Sequence):
-        callbacks = [callbacks]
-    ours.trainer_target = base_target or _configured_trainer() or ours.trainer_target
-    trainer = get_object(ours.trainer_target)
-    return trainer(callbacks=[*callbacks, ours], **trainer_options)
-
-
-def _configured_trainer() -> str | None:
-    """Trainer class of the running hydra application's config without our group."""
-    from hydra import compose
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
+    hydra_config = sys.modules.get("hydra.core.hydra_config")
+    if hydra_config is None or not hydra_config.HydraConfig.initialized():
+        return []
     from omegaconf import OmegaConf
 
-    if not (GlobalHydra.instance().is_initialized() and HydraConfig.initialized()):
-        return None
-    config = HydraConfig.get()
-    group = str(__package__)
-    # as typed: an interpolation in one, ${training_data_stats:...}, is not for us
-    task: Any = OmegaConf.to_container(config.overrides.task, resolve=False)
-    overrides = [str(override) for override in task]
-    named = any(override.startswith(f"+{group}=") for override in overrides)
-    ours = (f"{group}=", "trainer.decorr", "trainer.base_target")
-    without = [o for o in overrides if not o.lstrip("+~").startswith(ours)]
-    if group in config.runtime.choices and not named:  # under `defaults:`
-        without.append(f"~{group}")
-    composed = compose(config_name=config.job.config_name, overrides=without)
-    target = OmegaConf.select(composed, "trainer._target_")
-    # ours: written out in the config, by hand or by hydra when it saved one
-    return None if target is None or target.startswith(f"{group}.") else str(target)
+    hydra = hydra_config.HydraConfig.get()
+    refuse_misplaced(choice for choice, name in hydra.runtime.choices.items() if name)
+    config: Any = OmegaConf.select(hydra, "..")  # what the application runs with
+    # only ours: NequIP has yet to register some resolvers that others need
+    terms = {
+        key: OmegaConf.to_container(config[key], resolve=True, throw_on_missing=True)
+        if OmegaConf.is_config(config[key])
+        else config[key]
+        for key in map(str, config)
+        if is_term(key) and config[key] is not None
+    }
+    if not terms:
+        return []
+    callbacks = [new_callback(key, options) for key, options in terms.items()]
+    refuse_namesakes(dict(zip(terms, (each.name for each in callbacks), strict=True)))
+    return callbacks
+
+
+def is_term(key: str) -> bool:
+    """Whether a top-level key of a config is a term of ours."""
+    return key == KEY or key.startswith(f"{KEY}_")
+
+
+def refuse_misplaced(choices: Iterable[str]) -> None:
+    """Refuse a choice of the group (``nequip_decorr@package``) that is not a term.
+
+    Raises:
+        ValueError: when the options are elsewhere than at a top-level key of ours.
+    """
+    for choice in choices:
+        group, _, package = choice.partition("@")
+        if group == KEY and package and not ("." not in package and is_term(package)):
+            raise ValueError(
+                f"expected the options of group `{KEY}` at a top-level key `{KEY}` or "
+                f"`{KEY}_...`, got them at `{package}`; choose it as "
+                f"`/{KEY}@_global_.{KEY}`, for example"
+            )
+
+
+def new_callback(key: str, options: Any) -> EdgeDecorrelation:
+    """The callback of one term.
+
+    Raises:
+        ValueError: for options that are none of ``EdgeDecorrelation`` or out of range.
+    """
+    from .callback import EdgeDecorrelation
+
+    if not isinstance(options, Mapping):
+        raise ValueError(
+            f"expected `{key}` to hold options of EdgeDecorrelation, got {options!r}; "
+            f"a preset is chosen by `+{KEY}=cosine`, or under `defaults:`"
+        )
+    known = list(signature(EdgeDecorrelation).parameters)
+    for name in options:
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1, cutoff=0)[0]
+            raise ValueError(
+                f"expected `{key}` to hold options of EdgeDecorrelation, got "
+                f"'{name}'; the nearest one is '{near}'"
+            )
+    return EdgeDecorrelation(**options)
+
+
+def refuse_namesakes(names: Mapping[str, str]) -> None:
+    """Refuse terms of one name.
+
+    Args:
+        names: of the terms, by key of the config.
+
+    Raises:
+        ValueError: when two are the same.
+    """
+    first: dict[str, str] = {}
+    for key, name in names.items():
+        if name in first:
+            raise ValueError(
+                f"expected terms of different names, got '{name}' from `{first[name]}` "
+                f"and `{key}`; set `{key}.name`"
+            )
+        first[name] = key

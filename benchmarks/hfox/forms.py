@@ -6,8 +6,8 @@ the package's own callback, so these come by a Trainer factory of their own:
 .. code-block:: yaml
 
     trainer:
-      _target_: benchmarks.hfox.forms.build_trainer
-      decorr: {form: envelope, schedule: constant, coeff: 0.3}
+      _target_: benchmarks.hfox.forms.with_other_form
+      decorr_options: {form: envelope, schedule: constant, coeff: 0.3}
 """
 
 from __future__ import annotations
@@ -123,9 +123,11 @@ class OtherDecorrelation(EdgeDecorrelation):
         pl_module.loss.update({self.name: self._loss_term})
 
 
-def build_trainer(
-    *, decorr: Mapping[str, Any], callbacks: Sequence[Any], **options: Any
+def with_other_form(
+    *, decorr_options: Mapping[str, Any], callbacks: Sequence[Any], **options: Any
 ) -> lightning.Trainer:
     """The config's Trainer with the callback added."""
-    ours = OtherDecorrelation(**{str(key): value for key, value in decorr.items()})
+    ours = OtherDecorrelation(
+        **{str(key): value for key, value in decorr_options.items()}
+    )
     return lightning.Trainer(callbacks=[*callbacks, ours], **options)

@@ -11,7 +11,7 @@ from .commands import DATA, Run, config_with, run, train, train_fails
 
 pytestmark = pytest.mark.slow
 
-FLAG = ("+nequip_decorr=constant", "trainer.decorr.coeff=0.5")
+FLAG = ("+nequip_decorr=constant", "nequip_decorr.coeff=0.5")
 
 
 MONITOR = {
@@ -90,7 +90,7 @@ def test_gradient_accumulation_keeps_the_coefficient_within_a_step(
     lightly = train(
         tmp_path,
         "+nequip_decorr=cosine",
-        "trainer.decorr.schedule=linear",
+        "nequip_decorr.schedule=linear",
         "+trainer.accumulate_grad_batches=2",
         "data.split_dataset.train=8",
         "data.split_dataset.test=18",
@@ -104,7 +104,7 @@ def test_gradient_accumulation_keeps_the_coefficient_within_a_step(
 
 def test_compile_mode_compile(tmp_path: Path) -> None:
     # a draw of edges has a sparse gradient in one of them, a dense one in the other
-    options = ("trainer.max_epochs=1", "trainer.decorr.max_edges=100")
+    options = ("trainer.max_epochs=1", "nequip_decorr.max_edges=100")
     eager = train(tmp_path / "eager", *FLAG, *options)
     compiled = train(
         tmp_path / "compiled",
@@ -184,7 +184,7 @@ def test_a_model_without_edge_features_names_its_fields(tmp_path: Path) -> None:
         "avg_num_neighbors": 12.0,
     }
     config = config_with(tmp_path / "config", {"training_module.model": gnn})
-    edge = "trainer.decorr.features=edge"
+    edge = "nequip_decorr.features=edge"
     output = train_fails(tmp_path / "run", *FLAG, edge, config=config)
     assert "expected a model with edge features, as Allegro has" in output
     assert "edge_embedding" in output
@@ -286,7 +286,7 @@ def test_features_that_are_not_finite_stop_the_training(tmp_path: Path) -> None:
     config = config_with(
         tmp_path / "config", {"trainer.callbacks": [{"_target_": "breaker.Break"}]}
     )
-    each_step = "trainer.decorr.every_n_steps=1"
+    each_step = "nequip_decorr.every_n_steps=1"
     output = train_fails(folder, *FLAG, each_step, config=config)
     assert (
         "expected finite features in `edge_features`, got NaN or infinity in layer 1 "

@@ -61,7 +61,7 @@ def test_the_nequip_tutorial_can_be_monitored_by_field(tmp_path: Path) -> None:
         tmp_path / "run",
         *A_FEW,
         "+nequip_decorr=monitor",
-        "trainer.decorr.field=node_features",
+        "nequip_decorr.field=node_features",
         "training_module.model.compile_mode=eager",
         config=config,
     )
@@ -72,7 +72,7 @@ def test_the_nequip_tutorial_can_be_monitored_by_field(tmp_path: Path) -> None:
 def test_presets_name_every_option_with_its_default(preset: Path) -> None:
     parameters = inspect.signature(EdgeDecorrelation).parameters
     defaults = {key: value.default for key, value in parameters.items()}
-    options = yaml.safe_load(preset.read_text())["trainer"]["decorr"]
+    options = yaml.safe_load(preset.read_text())
     assert set(options) == set(defaults)
     meant = {
         "cosine": set(),

@@ -27,9 +27,9 @@ TOLERANCE = 1e-5
 # sees the same frames in each step.
 COMMON = (
     "+nequip_decorr=constant",
-    "trainer.decorr.coeff=1.0",
+    "nequip_decorr.coeff=1.0",
     # each rank draws from its own batch, so that ranks and one process draw differently
-    "trainer.decorr.max_edges=null",
+    "nequip_decorr.max_edges=null",
     "training_module._target_=nequip.train.NequIPLightningModule",
     "trainer.max_epochs=2",
 )

@@ -35,8 +35,8 @@ GNN = {
 }
 FLAG = (
     "+nequip_decorr=constant",
-    "trainer.decorr.coeff=3.0",
-    "trainer.decorr.every_n_steps=1",
+    "nequip_decorr.coeff=3.0",
+    "nequip_decorr.every_n_steps=1",
 )
 VALUE = "val0_epoch/edge_correlation"
 PENALTY = "train_loss_step/edge_correlation"
@@ -73,7 +73,7 @@ def weights(trained: Run) -> dict[str, torch.Tensor]:
 def test_the_term_lowers_the_correlation(
     tmp_path: Path, config: Path, plain: Run, lowered: Run, kind: str
 ) -> None:
-    chosen = (f"trainer.decorr.features={kind}", IN_ORDER, "trainer.max_epochs=3")
+    chosen = (f"nequip_decorr.features={kind}", IN_ORDER, "trainer.max_epochs=3")
     monitor = "+nequip_decorr=monitor"
     watched = train(tmp_path / "m", monitor, *chosen, config=config)
     # measuring, with the taps that it takes, changes nothing
@@ -118,7 +118,7 @@ def test_nequips_own_tutorial_takes_the_flag(tmp_path: Path) -> None:
 
 
 def test_irreps_are_logged_one_by_one(tmp_path: Path, config: Path) -> None:
-    chosen = ("trainer.decorr.features=messages", "trainer.max_epochs=1")
+    chosen = ("nequip_decorr.features=messages", "trainer.max_epochs=1")
     watched = train(tmp_path, "+nequip_decorr=monitor", *chosen, config=config)
     assert "messages, 2 layers: 4x0e+4x1o, 7x0e" in watched.output
     for name in ("0_messages_0e", "0_messages_1o", "1_messages_0e"):
@@ -159,7 +159,7 @@ def test_compiled_training(tmp_path: Path) -> None:
     # one layer: compiling takes a minute as it is
     model = {**GNN, "num_layers": 1}
     config = config_with(tmp_path / "config", {"training_module.model": model})
-    flags = (*FLAG, "trainer.max_epochs=1", "trainer.decorr.max_edges=100")
+    flags = (*FLAG, "trainer.max_epochs=1", "nequip_decorr.max_edges=100")
     eager = train(tmp_path / "eager", *flags, config=config)
     compile_mode = "+training_module.model.compile_mode=compile"
     compiled = train(tmp_path / "compiled", *flags, compile_mode, config=config)
@@ -239,7 +239,7 @@ def test_fine_tuning_a_package(tmp_path: Path, package: Path, lowered: Run) -> N
 
 
 def test_a_gnn_has_no_tensor_track(tmp_path: Path, config: Path) -> None:
-    chosen = "trainer.decorr.features=tensors"
+    chosen = "nequip_decorr.features=tensors"
     output = train_fails(tmp_path, *FLAG, chosen, config=config)
     assert "expected an Allegro model for `features: tensors`" in output
     assert not list(tmp_path.glob("*.ckpt"))

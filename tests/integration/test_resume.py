@@ -24,23 +24,23 @@ SETTINGS = {
     "cosine-step": ("+nequip_decorr=cosine",),
     "linear-epoch": (
         "+nequip_decorr=cosine",
-        "trainer.decorr.schedule=linear",
-        "trainer.decorr.unit=epoch",
-        "trainer.decorr.delay=1",
+        "nequip_decorr.schedule=linear",
+        "nequip_decorr.unit=epoch",
+        "nequip_decorr.delay=1",
     ),
     "subsampled-bump": (
         "+nequip_decorr=cosine",
-        "trainer.decorr.direction=bump",
-        "trainer.decorr.max_edges=100",
+        "nequip_decorr.direction=bump",
+        "nequip_decorr.max_edges=100",
     ),
     "every-third-step": (
         "+nequip_decorr=cosine",
-        "trainer.decorr.every_n_steps=3",
+        "nequip_decorr.every_n_steps=3",
     ),
     "target": (
         "+nequip_decorr=target",
-        "trainer.decorr.rate=0.5",
-        "trainer.decorr.guard_band=0.0",
+        "nequip_decorr.rate=0.5",
+        "nequip_decorr.guard_band=0.0",
     ),
 }
 
@@ -152,7 +152,7 @@ def test_turned_off_at_a_restart(tmp_path: Path, started: dict[str, Run]) -> Non
 
 def test_changed_at_a_restart(tmp_path: Path, started: dict[str, Run]) -> None:
     rest = resume(
-        started["on"], tmp_path, "+nequip_decorr=constant", "trainer.decorr.coeff=0.7"
+        started["on"], tmp_path, "+nequip_decorr=constant", "nequip_decorr.coeff=0.7"
     )
     assert (
         "restarted at step 5, settings changed: schedule cosine -> constant, "

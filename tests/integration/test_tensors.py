@@ -11,7 +11,7 @@ from .commands import train, train_fails
 pytestmark = pytest.mark.slow
 
 VALUE = "val0_epoch/edge_correlation"
-TENSORS = "trainer.decorr.features=tensors"
+TENSORS = "nequip_decorr.features=tensors"
 
 
 def test_the_term_lowers_the_correlation_of_tensors(tmp_path: Path) -> None:
@@ -26,8 +26,8 @@ def test_the_term_lowers_the_correlation_of_tensors(tmp_path: Path) -> None:
 
 
 def test_a_level_is_held_and_edges_are_drawn(tmp_path: Path) -> None:
-    flags = ("+nequip_decorr=target", TENSORS, "trainer.decorr.max_edges=100")
-    run = train(tmp_path, *flags, "trainer.decorr.layers=[0]")
+    flags = ("+nequip_decorr=target", TENSORS, "nequip_decorr.max_edges=100")
+    run = train(tmp_path, *flags, "nequip_decorr.layers=[0]")
     assert len(set(run.column("loss_coeff/edge_correlation"))) > 1
 
 
@@ -43,6 +43,6 @@ def test_a_level_is_held_and_edges_are_drawn(tmp_path: Path) -> None:
 def test_bad_options_stop_before_training(
     tmp_path: Path, override: str, message: str
 ) -> None:
-    flags = ("+nequip_decorr=cosine", TENSORS, f"trainer.decorr.{override}")
+    flags = ("+nequip_decorr=cosine", TENSORS, f"nequip_decorr.{override}")
     assert message in train_fails(tmp_path, *flags)
     assert not list(tmp_path.glob("*.ckpt"))

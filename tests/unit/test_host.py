@@ -343,23 +343,6 @@ OTHER = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
     ("trainer", "expected"),
     [
         (
-            {
-                "_target_": "nequip_decorr.build_trainer",
-                "decorr": {"coeff": 1.0},
-                "max_epochs": 3,
-            },
-            {"_target_": "lightning.Trainer", "max_epochs": 3},
-        ),
-        (
-            {
-                "_target_": "nequip_decorr.build_trainer",
-                "decorr": {"coeff": 1.0},
-                "base_target": "lightning.Trainer",
-                "callbacks": [OTHER],
-            },
-            {"_target_": "lightning.Trainer", "callbacks": [OTHER]},
-        ),
-        (
             {"_target_": "my.Trainer", "callbacks": [OURS, OTHER]},
             {"_target_": "my.Trainer", "callbacks": [OTHER]},
         ),
@@ -372,7 +355,7 @@ OTHER = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
 def test_hyperparameters_are_those_of_a_training_without(module, trainer, expected):
     given = copy.deepcopy(trainer)
     module.hparams["info_dict"] = {"trainer": trainer, "data": {"seed": 1}}
-    _host.strip_hyperparameters(module, "nequip_decorr", "lightning.Trainer")
+    _host.strip_hyperparameters(module, "nequip_decorr")
     info = module.hparams["info_dict"]
     assert "nequip_decorr" not in repr(info)
     assert info["data"] == {"seed": 1}
@@ -384,7 +367,7 @@ def test_hyperparameters_are_those_of_a_training_without(module, trainer, expect
 @pytest.mark.parametrize("info", [None, {}, {"trainer": None}])
 def test_a_module_without_hyperparameters_is_left_alone(module, info):
     module.hparams["info_dict"] = copy.deepcopy(info)
-    _host.strip_hyperparameters(module, "nequip_decorr", "lightning.Trainer")
+    _host.strip_hyperparameters(module, "nequip_decorr")
     assert module.hparams["info_dict"] == info
 
 
