@@ -7,6 +7,7 @@ the command with the user's arguments.
 
 from __future__ import annotations
 
+import atexit
 import csv
 import importlib
 import multiprocessing
@@ -31,6 +32,9 @@ ENTRY_POINTS = {
     "nequip-decorr": "nequip_decorr.cli",
 }
 
+#: How long to wait for what takes a minute on an idle machine before it counts as hung.
+HUNG_S = 3600.0
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     ["nequip.scripts.train", "lightning", "allegro.model", "nequip.nn"]
@@ -53,6 +57,9 @@ def _enter(command: str, arguments: list[str], cwd: str, log: str) -> None:
     except BaseException:
         traceback.print_exc()
         status = 1
+    # as at the end of any interpreter; multiprocessing leaves them out before 3.14, and
+    # loggers write their last lines there
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(status)
@@ -93,18 +100,16 @@ class Run:
         return loaded
 
 
-def run(
-    command: str, arguments: list[str], folder: Path, timeout_s: float = 300
-) -> Run:
+def run(command: str, arguments: list[str], folder: Path) -> Run:
     """Run a command to its end."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{command}.log"
     log.unlink(missing_ok=True)
     process = start(command, arguments, folder, log)
-    process.join(timeout_s)
+    process.join(HUNG_S)
     if process.is_alive():
         process.kill()
-        raise TimeoutError(f"{command} ran past {timeout_s} s:\n{log.read_text()}")
+        raise TimeoutError(f"{command} ran past {HUNG_S} s:\n{log.read_text()}")
     assert process.exitcode is not None
     return Run(folder, process.exitcode, log.read_text())
 
@@ -159,6 +164,6 @@ def compile_model(checkpoint: Path, target: str, path: Path) -> Path:
     """Compile a checkpoint as a user does for ``target``; returns ``path``."""
     options = ["--device", "cpu", "--mode", "aotinductor", "--target", target]
     arguments = [str(checkpoint), str(path), *options]
-    made = run("nequip-compile", arguments, path.parent, timeout_s=500)
+    made = run("nequip-compile", arguments, path.parent)
     assert made.status == 0, made.output
     return path
