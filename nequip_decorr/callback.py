@@ -63,6 +63,7 @@ class EdgeDecorrelation(Callback):
     ``val0_epoch/edge_correlation_layer0_mean_abs_rho``, ``..._mean_rho2_debiased``,
     ``..._effective_rank`` and ``..._dead_fraction``. Other features than Allegro's
     scalars are named: ``..._layer0_radial_...``, ``..._layer0_tensors_1o_...``.
+    The options are logged as hyper-parameters, under the term's name.
 
     Args:
         schedule: how the coefficient changes; ``target`` holds a level by feedback.
@@ -262,6 +263,9 @@ class EdgeDecorrelation(Callback):
         position = self._position(trainer)
         # fails here, not at the first batch, when the schedule ends before it starts
         self.steering.coefficient(position, self._resolved_horizon)
+        # not through the module's hyper-parameters, which go into checkpoints
+        for logger in trainer.loggers:
+            logger.log_hyperparams({self.name: self._ran_with()})
         if trainer.ckpt_path is not None:
             line = restart_line(
                 self._restored_settings, self._ran_with(), trainer.global_step
