@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from .commands import DATA, Run, train, train_arguments
+from .commands import DATA, HUNG_S, Run, train, train_arguments
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ def two_processes(folder: Path, *overrides: str) -> Run:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HUNG_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return Run(folder, 0, done.stdout + done.stderr)

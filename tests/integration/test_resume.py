@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .commands import Run, config_with, run, start, train, train_arguments
+from .commands import HUNG_S, Run, config_with, run, start, train, train_arguments
 
 pytestmark = pytest.mark.slow
 
@@ -49,19 +49,21 @@ SETTINGS = {
 IN_ORDER = "data.train_dataloader.shuffle=false"
 
 
-def interrupt(folder: Path, *overrides: str, how: signal.Signals, at: str) -> None:
-    """Start a training and send it a signal once it has written a checkpoint."""
-    folder.mkdir(parents=True)
+def interrupt(folder: Path, *overrides: str, how: signal.Signals) -> None:
+    """Start a training and send it a signal in the middle of its third epoch."""
+    pause = {"_target_": "tests.integration.pausing.Pause", "step": 2 * STEPS + 2}
+    config = config_with(folder, {"trainer.callbacks": [pause]})
+    arguments = train_arguments(folder, *overrides, config=config)
     log = folder / "nequip-train.log"
-    process = start("nequip-train", train_arguments(folder, *overrides), folder, log)
-    deadline = time.monotonic() + 120
-    while not (folder / at).exists():
-        assert process.is_alive() and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.002)
+    process = start("nequip-train", arguments, folder, log)
+    while not (folder / "paused").exists():
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.01)
     assert process.pid is not None
     os.kill(process.pid, how)
-    process.join(60)
-    assert not (folder / f"epoch{EPOCHS - 1}.ckpt").exists(), "not interrupted in time"
+    process.join(HUNG_S)
+    assert process.exitcode is not None, "hangs"
+    assert not (folder / "epoch2.ckpt").exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=str)
@@ -71,7 +73,7 @@ def test_resume_from_the_end_of_an_epoch(
 ) -> None:
     flags = (*SETTINGS[setting], IN_ORDER, f"trainer.max_epochs={EPOCHS}")
     whole = train(tmp_path / "whole", *flags)
-    interrupt(tmp_path / "first", *flags, how=how, at="epoch1.ckpt")
+    interrupt(tmp_path / "first", *flags, how=how)
     checkpoint = tmp_path / "first" / "epoch1.ckpt"
     rest = train(tmp_path / "rest", *flags, f"++ckpt_path={checkpoint}")
     assert "restarted at step 10, unchanged" in rest.output

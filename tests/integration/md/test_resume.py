@@ -44,7 +44,7 @@ def test_kill_and_resume(tmp_path, checkpoint, hfo2, whole, processes, kills):
     for _ in range(kills):
         before = progress(run)
         process = commands.start("nequip-decorr", arguments, tmp_path, tmp_path / "log")
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + commands.HUNG_S
         while progress(run) == before and time.monotonic() < deadline:
             assert process.is_alive(), (tmp_path / "log").read_text()
             time.sleep(0.02)
@@ -68,11 +68,12 @@ def test_interrupt_and_resume(tmp_path, checkpoint, hfo2, whole):
     run, log = tmp_path / "run", tmp_path / "log"
     arguments = ["md", str(checkpoint), f"{hfo2}@0", *LENGTH, "--out", str(run)]
     process = commands.start("nequip-decorr", arguments, tmp_path, log)
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + commands.HUNG_S
     while not progress(run) and time.monotonic() < deadline:
+        assert process.is_alive(), log.read_text()
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
-    process.join(60)
+    process.join(commands.HUNG_S)
     assert process.exitcode == 130
     told = log.read_text()
     assert "interrupted; run the same command again to go on" in told
