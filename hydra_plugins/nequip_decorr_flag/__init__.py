@@ -4,6 +4,9 @@ Hydra imports this when an application starts, so that ``import nequip`` alone c
 nothing.
 """
 
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
@@ -12,5 +15,29 @@ class NequipDecorrSearchPath(SearchPathPlugin):
     """Appends the package's option groups to the search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Add ``nequip_decorr/conf``, after the user's own folders."""
-        search_path.append(provider="nequip-decorr", path="pkg://nequip_decorr.conf")
+        """Add ``nequip_decorr/conf``, after the user's own folders.
+
+        Raises:
+            RuntimeError: in a NequIP process where Lightning would not find the
+                callback, so that the options would be read by nobody.
+        """
+        if is_installed():
+            search_path.append(
+                provider="nequip-decorr", path="pkg://nequip_decorr.conf"
+            )
+        elif "nequip" in sys.modules:
+            raise RuntimeError(
+                "expected nequip-decorr to be installed, got a copy that is only on "
+                "the Python path, or an older installation: Lightning would not find "
+                "its callback and train without it; run `pip install` for it again, "
+                "or take it off the path"
+            )
+
+
+def is_installed() -> bool:
+    """Whether the entry point is registered that gives Lightning the callback."""
+    try:
+        found = distribution("nequip-decorr").entry_points
+    except PackageNotFoundError:
+        return False
+    return any(each.value.startswith("nequip_decorr.flag:") for each in found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from .commands import HERE, Run, train, train_arguments, train_fails
+from .commands import Run, train, train_arguments, train_fails
 
 pytestmark = pytest.mark.slow
 
@@ -245,63 +244,6 @@ def test_a_run_that_only_validates_is_watched(cosine: Run, tmp_path: Path) -> No
     assert run.column("val0_epoch/edge_correlation_layer0_effective_rank")
 
 
-def write_config(folder: Path, text: str, name: str = "mine") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.yaml"
-    path.write_text(text)
-    return path
-
-
-def tiny_text() -> str:
-    from .commands import DATA
-
-    return (HERE / "tiny.yaml").read_text().replace("???", str(DATA))
-
-
-def test_a_line_under_defaults_does_the_same(cosine: Run, tmp_path: Path) -> None:
-    config = write_config(
-        tmp_path / "config",
-        "defaults:\n  - _self_\n  - nequip_decorr: cosine\n\n" + tiny_text(),
-    )
-    run = train(tmp_path / "run", config=config)
-    name = "train_loss_step/weighted_sum"
-    assert run.column(name) == cosine.column(name)
-
-
-OWN_TRAINER = """
-import lightning
-
-
-class LoudTrainer(lightning.Trainer):
-    def fit(self, *args, **kwargs):
-        print("LOUD FIT", self.max_epochs)
-        return super().fit(*args, **kwargs)
-"""
-
-
-@pytest.mark.parametrize("way", ["flag", "defaults"])
-def test_a_trainer_class_of_ones_own_is_kept(tmp_path: Path, way: str) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "own_trainer.py").write_text(OWN_TRAINER)
-    text = tiny_text().replace("lightning.Trainer", "own_trainer.LoudTrainer")
-    flags = ["+nequip_decorr=constant"]
-    if way == "defaults":
-        text = "defaults:\n  - _self_\n  - nequip_decorr: constant\n\n" + text
-        flags = []
-    config = write_config(tmp_path / "config", text)
-    run = train(
-        tmp_path / "run",
-        *flags,
-        "nequip_decorr.coeff=0.5",
-        "trainer.max_epochs=1",
-        config=config,
-    )
-    assert "LOUD FIT 1" in run.output
-    assert set(run.column("loss_coeff/edge_correlation")) == {0.5}
-    info = run.checkpoint()["hyper_parameters"]["info_dict"]
-    assert info["trainer"]["_target_"] == "own_trainer.LoudTrainer"
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -352,27 +294,6 @@ def test_the_guard_names_the_metrics_that_there_are(tmp_path: Path) -> None:
     assert "val0_epoch/forces_rmse" in output
     # the sanity check says so, not an epoch of training that would be lost
     assert not (tmp_path / "metrics.csv").exists()
-
-
-def test_a_config_may_name_the_factory_itself(cosine: Run, tmp_path: Path) -> None:
-    # by hand, or since hydra saved it so in a run with the flag
-    saved = cosine.folder / ".hydra" / "config.yaml"
-    (tmp_path / "config").mkdir()
-    shutil.copy(saved, tmp_path / "config" / "saved.yaml")
-    run = train(tmp_path / "run", config=tmp_path / "config" / "saved.yaml")
-    name = "train_loss_step/weighted_sum"
-    assert run.column(name) == cosine.column(name)
-    trainer = run.checkpoint()["hyper_parameters"]["info_dict"]["trainer"]
-    assert trainer["_target_"] == "lightning.Trainer"
-
-
-def test_a_config_may_name_no_trainer(tmp_path: Path) -> None:
-    text = tiny_text().replace("  _target_: lightning.Trainer\n", "")
-    assert "lightning.Trainer" not in text
-    config = write_config(tmp_path / "config", text)
-    flags = ("+nequip_decorr=constant", "trainer.max_epochs=1")
-    run = train(tmp_path / "run", *flags, config=config)
-    assert run.column("loss_coeff/edge_correlation")
 
 
 def test_forces_alone_with_a_linear_readout(tmp_path: Path) -> None:

@@ -12,10 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .commands import DATA, compile_model, config_with, run, train
+from .commands import (
+    DATA,
+    HERE,
+    HUNG_S,
+    compile_model,
+    config_with,
+    run,
+    train,
+    train_arguments,
+)
 
 pytestmark = pytest.mark.slow
 
+ROOT = HERE.parent.parent
 TARGETS = ("ase", "batch", "pair_allegro")
 
 
@@ -63,10 +73,29 @@ def elsewhere(python: Path, *arguments: str, cwd: Path) -> str:
         env={**environment, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=HUNG_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_a_copy_that_is_not_installed_is_refused(
+    clean_python: Path, tmp_path: Path
+) -> None:
+    # hydra finds the flag on the Python path, Lightning would not find the callback
+    arguments = train_arguments(tmp_path, "+nequip_decorr=constant")
+    done = subprocess.run(
+        [str(clean_python), "-m", "nequip.scripts.train", *arguments],
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=HUNG_S,
+    )
+    assert done.returncode != 0
+    assert "expected nequip-decorr to be installed, got a copy that is" in done.stderr
+    assert not list(tmp_path.glob("*.ckpt"))
 
 
 def test_no_file_names_the_package(models: dict[str, Path]) -> None:
