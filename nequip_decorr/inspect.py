@@ -7,7 +7,7 @@ pooled, with the functions that training uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from .blocks import Block, block_moments, group_blocks
 from .features import Features, find_features, tap
 from .functional import Moments, correlation, diagnose, live_channels, merge
 from .inspection import Inspection, LayerReport
+from .paths import split_index
+from .species import resolve_species_map, trained_species_map
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -79,11 +81,13 @@ def load_model(path: str | Path, device: str = "cpu") -> nn.Module:
 def read_frames(path: str | Path, max_frames: int | None = None) -> Iterator[Atoms]:
     """Frames of a file that ase reads, one at a time, at most ``max_frames``.
 
+    ``file@0:10:2`` picks from them, as in ase.
+
     Raises:
         FileNotFoundError: at once, when there is no such file.
         ValueError: while reading, when ase cannot, or when there is no frame in it.
     """
-    if not Path(path).exists():
+    if not split_index(path)[0].exists():
         raise FileNotFoundError(f"expected a data file, got {path}: no such file")
     return _read(path, max_frames)
 
@@ -92,8 +96,10 @@ def _read(path: str | Path, max_frames: int | None) -> Iterator[Atoms]:
     import ase.io
 
     empty = True
+    name, index = split_index(path)
     try:
-        for atoms in islice(ase.io.iread(path), max_frames):
+        frames = ase.io.iread(name, index or ":", do_not_split_by_at_sign=True)
+        for atoms in islice(frames, max_frames):
             empty = False
             yield atoms
     except Exception as error:
@@ -113,6 +119,7 @@ def inspect_model(
     field: str | None = None,
     layer_dim: int | None = None,
     batch_size: int = 5,
+    chemical_species_to_atom_type_map: Mapping[str, str] | None = None,
     on_frames: Callable[[int], object] = lambda count: None,
     model_name: str = "",
     data_name: str = "",
@@ -125,17 +132,23 @@ def inspect_model(
         features, field, layer_dim: see :func:`.features.find_features`.
         batch_size: frames in one call of the model; does not change the result beyond
             rounding.
+        chemical_species_to_atom_type_map: element to the model's type for it, as in
+            NequIP's calculators; None where types are chemical symbols.
         on_frames: called after each batch with the number of its frames.
         model_name, data_name: what the result shall call them.
 
     Raises:
         ValueError: when the model has no such features, does not know an element, or
-            there is nothing to correlate (no frames, no edges, features not finite).
+            there is nothing to correlate (no frames, no edges, features not finite);
+            when the map is missing or does not fit the model.
     """
     from nequip.data import get_field_type
 
     if batch_size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
+    species_map = resolve_species_map(
+        _type_names(model), chemical_species_to_atom_type_map, None
+    )
     found = find_features(model, features, field, layer_dim)
     groups = [
         [found.blocks[index] for index in group] for group in group_blocks(found.blocks)
@@ -144,7 +157,7 @@ def inspect_model(
     count = 0
     handles = tap(model, found)
     try:
-        for batch, data in _batches(model, frames, batch_size):
+        for batch, data in _batches(model, species_map, frames, batch_size):
             output = model(data)
             # float32 products leave eigenvalues of 1e-6 where there are none, and the
             # effective rank counts their roots
@@ -194,9 +207,13 @@ def inspect_file(
     batch_size: int = 5,
     max_frames: int | None = None,
     device: str = "cpu",
+    chemical_species_to_atom_type_map: Mapping[str, str] | None = None,
     on_frames: Callable[[int], object] = lambda count: None,
 ) -> Inspection:
     """:func:`inspect_model` for a model file and a data file, whose errors it shares.
+
+    The map from elements to atom types is by default that of the training, which
+    checkpoints and packages carry.
 
     Raises:
         FileNotFoundError: when one of them does not exist.
@@ -205,13 +222,20 @@ def inspect_file(
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"expected at least 1 frame to read, got {max_frames}")
     frames = read_frames(data_path, max_frames)
+    model = load_model(model_path, device)
+    species_map = resolve_species_map(
+        _type_names(model),
+        chemical_species_to_atom_type_map,
+        trained_species_map(Path(model_path)),
+    )
     return inspect_model(
-        load_model(model_path, device),
+        model,
         frames,
         features=features,
         field=field,
         layer_dim=layer_dim,
         batch_size=batch_size,
+        chemical_species_to_atom_type_map=species_map,
         on_frames=on_frames,
         model_name=str(model_path),
         data_name=str(data_path),
@@ -219,7 +243,10 @@ def inspect_file(
 
 
 def _batches(
-    model: nn.Module, frames: Iterable[Atoms], batch_size: int
+    model: nn.Module,
+    species_map: dict[str, str],
+    frames: Iterable[Atoms],
+    batch_size: int,
 ) -> Iterator[tuple[list[Atoms], Any]]:
     """Frames in batches, as ase has them and as the model takes them."""
     from ase.calculators.calculator import all_properties
@@ -227,15 +254,14 @@ def _batches(
     from nequip.integrations.utils import basic_transforms
 
     metadata: Any = model.metadata
-    type_names = metadata["type_names"].split(" ")
-    identity = {name: name for name in type_names}
+    type_names = _type_names(model)
     transforms = basic_transforms(
-        metadata, float(metadata["r_max"]), type_names, identity
+        metadata, float(metadata["r_max"]), type_names, species_map
     )
     device = next(model.parameters()).device
 
     def prepare(atoms: Atoms, index: int) -> Any:
-        _check_frame(atoms, index, type_names)
+        _check_frame(atoms, index, list(species_map))
         # frames need not have the same labels, and nothing here reads them
         data = from_ase(atoms, exclude_keys=all_properties)
         for transform in transforms:
@@ -248,11 +274,17 @@ def _batches(
         yield [a for _, a in batch], AtomicDataDict.to_(data, device)
 
 
-def _check_frame(atoms: Atoms, index: int, type_names: list[str]) -> None:
-    unknown = sorted(set(atoms.symbols) - set(type_names))
+def _type_names(model: nn.Module) -> list[str]:
+    metadata: Any = model.metadata
+    names: list[str] = metadata["type_names"].split(" ")
+    return names
+
+
+def _check_frame(atoms: Atoms, index: int, species: list[str]) -> None:
+    unknown = sorted(set(atoms.symbols) - set(species))
     if unknown:
         raise ValueError(
-            f"expected only the elements that the model knows, {type_names}, got "
+            f"expected only the elements that the model knows, {species}, got "
             f"{unknown} in frame {index} (counted from 0)"
         )
     if len(atoms) == 0 or not np.isfinite(atoms.positions).all():

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .figure import LINES, new_figure, require_matplotlib
+from .paths import check_output_file
 
 if TYPE_CHECKING:
     from .inspection import Inspection, LayerReport
@@ -37,7 +38,8 @@ def check_figure_path(path: str | Path) -> Path:
 
     Raises:
         ValueError: for another suffix than :data:`SUFFIXES`.
-        FileNotFoundError: when the folder does not exist.
+        ValueError, FileNotFoundError, PermissionError: see
+            :func:`nequip_decorr.paths.check_output_file`.
         RuntimeError: when matplotlib is not installed.
     """
     path = Path(path)
@@ -45,11 +47,7 @@ def check_figure_path(path: str | Path) -> Path:
         raise ValueError(
             f"expected a figure file ending in {', '.join(SUFFIXES)}, got {path}"
         )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"expected a folder to write {path.name} to, got {path.parent}: no such "
-            f"folder"
-        )
+    check_output_file(path)
     require_matplotlib()
     return path
 

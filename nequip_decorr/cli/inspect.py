@@ -22,7 +22,9 @@ from rich.table import Table
 from nequip_decorr.features import KINDS
 from nequip_decorr.inspect import inspect_file
 from nequip_decorr.inspection import Inspection, reading, to_json
+from nequip_decorr.paths import check_output_file
 from nequip_decorr.plots import check_figure_path, correlation_figure, save_figure
+from nequip_decorr.species import OPTION, OPTION_HELP, parse_species_map
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help="checkpoint (.ckpt) or package (.nequip.zip)")
-    add("data", metavar="DATA", help="structures in any format that ase reads")
+    add(
+        "data",
+        metavar="DATA",
+        help="structures, any file that ase reads (file@0:10 picks)",
+    )
     add(
         "--json",
         metavar="FILE",
@@ -56,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="frames in one call of the model (default: 5)",
     )
     add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    add(OPTION, metavar="ELEMENT=TYPE", nargs="+", help=OPTION_HELP)
     add(
         "--features",
         choices=KINDS,
@@ -75,6 +82,10 @@ def run(args: argparse.Namespace) -> int:
     """Inspect, then write what was asked for."""
     if args.plot:
         check_figure_path(args.plot)
+    if args.json and args.json != "-":
+        # refused now, not after the measuring
+        check_output_file(args.json)
+    species_map = args.atom_types and parse_species_map(args.atom_types)
     with _progress(args.max_frames) as on_frames:
         inspection = inspect_file(
             args.model,
@@ -85,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
             batch_size=args.batch_size,
             max_frames=args.max_frames,
             device=args.device,
+            chemical_species_to_atom_type_map=species_map,
             on_frames=on_frames,
         )
     if args.plot:

@@ -120,10 +120,10 @@ class TorchSimEngine:
 
 
 def load(path: Path, kind: str, device: str) -> NequIPTorchSimCalc:
-    """Open a model file as NequIP's torch-sim calculator."""
+    """Open a model file as NequIP's torch-sim calculator, without elements yet."""
     options = {
         "device": device,
-        "chemical_species_to_atom_type_map": True,
+        "chemical_species_to_atom_type_map": {},
         "neighborlist_backend": "matscipy",
     }
     if kind in ("checkpoint", "package"):

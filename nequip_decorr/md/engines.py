@@ -3,7 +3,7 @@
 The module of an engine has two functions:
 
 - ``load(path, kind, device)`` opens a model file for it (a
-  :data:`nequip_decorr.md.models.Loader`);
+  :data:`nequip_decorr.md.models.Loader`), with no element mapped to a type yet;
 - ``build(model, protocol)`` makes a :class:`nequip_decorr.md.engine.Engine` of what
   ``load`` gave.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from nequip_decorr.species import MAP_KEY, resolve_species_map, trained_species_map
 
 #: kind of a model file -> how its name ends
 KINDS = {
@@ -37,6 +39,8 @@ class ModelHandle:
         kind: one of :data:`KINDS`, or ``calculator``.
         sha256: of the file; None for a calculator.
         species: chemical symbols that the model knows, None for any.
+        species_map: each of these to the model's type for it, where types are not
+            called by their elements; else None.
         cutoff_A: its cutoff, None when not known.
         open: makes the object that the engine uses; None when only ``loaded`` is
             there, and the model cannot go to other processes.
@@ -50,6 +54,12 @@ class ModelHandle:
     cutoff_A: float | None
     open: Callable[[], Any] | None
     loaded: Any = field(repr=False, compare=False)
+    species_map: dict[str, str] | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this model from another; a map is a part of the model."""
+        known = {"kind": self.kind, "sha256": self.sha256 or self.path}
+        return known if self.species_map is None else {**known, **self._map()}
 
     def describe(self) -> dict[str, Any]:
         """What a result file says of the model."""
@@ -58,7 +68,11 @@ class ModelHandle:
             "sha256": self.sha256,
             "kind": self.kind,
             "species": None if self.species is None else list(self.species),
+            **self._map(),
         }
+
+    def _map(self) -> dict[str, Any]:
+        return {} if self.species_map is None else {MAP_KEY: self.species_map}
 
 
 @dataclass(frozen=True)
@@ -69,9 +83,13 @@ class _Opener:
     path: Path
     kind: str
     device: str
+    species_map: dict[str, str] = field(default_factory=dict)
 
     def __call__(self) -> Any:
-        return self.loader(self.path, self.kind, self.device)
+        loaded = self.loader(self.path, self.kind, self.device)
+        if self.species_map:
+            set_species_map(loaded, self.species_map)
+        return loaded
 
 
 def model_kind(path: str | Path) -> str:
@@ -90,16 +108,24 @@ def model_kind(path: str | Path) -> str:
     )
 
 
+def model_stem(path: str | Path) -> str:
+    """Name of a model file without what says its kind."""
+    name = Path(path).name
+    for ending in KINDS.values():
+        name = name.removesuffix(ending)
+    return name
+
+
 def load_nequip_calculator(path: Path, kind: str, device: str) -> Any:
-    """Load a model file as NequIP's ase calculator."""
+    """Load a model file as NequIP's ase calculator, which knows no element yet."""
     from nequip.integrations.ase import NequIPCalculator
 
     if kind in ("checkpoint", "package"):
         return NequIPCalculator._from_saved_model(
-            path, device=device, chemical_species_to_atom_type_map=True
+            path, device=device, chemical_species_to_atom_type_map={}
         )
     return NequIPCalculator.from_compiled_model(
-        path, device=device, chemical_species_to_atom_type_map=True
+        path, device=device, chemical_species_to_atom_type_map={}
     )
 
 
@@ -107,6 +133,7 @@ def load_model(
     path: str | Path,
     device: str = "cpu",
     loader: Loader = load_nequip_calculator,
+    chemical_species_to_atom_type_map: Mapping[str, str] | None = None,
 ) -> ModelHandle:
     """Open a model file and learn what it knows.
 
@@ -114,11 +141,17 @@ def load_model(
         path: checkpoint, package, or compiled model.
         device: where the model runs, ``cpu`` or ``cuda``.
         loader: makes what the engine uses of path, kind and device; the object has
-            the ``transforms`` of NequIP's integrations.
+            the ``transforms`` of NequIP's integrations. Elements are mapped to types
+            here, not there.
+        chemical_species_to_atom_type_map: element to the model's type for it, as in
+            NequIP's calculators; elements that are not in it cannot be run. By default
+            the map of the training, which checkpoints and packages carry, or types
+            that are chemical symbols.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is no model that NequIP loads.
+        ValueError: when it is no model that NequIP loads, or the map is missing or
+            does not fit it.
     """
     path = Path(path)
     if not path.is_file():
@@ -131,22 +164,47 @@ def load_model(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loaded = opener()
-        species, cutoff_A = _known(loaded.transforms)
+            trained = trained_species_map(path)
+        type_names, cutoff_A = _known(loaded.transforms)
     except Exception as error:
         text = " ".join(str(error).split()) or "no message"
         raise ValueError(
             f"expected a NequIP {kind} that loads on {device} for this engine, got "
             f"{path} ({type(error).__name__}: {text[:200]}); {ADVICE[kind]}"
         ) from error
+    species_map = resolve_species_map(
+        type_names, chemical_species_to_atom_type_map, trained
+    )
+    set_species_map(loaded, species_map)
+    # an identity in part says what the list of species says
+    named_alike = all(element == name for element, name in species_map.items())
     return ModelHandle(
         path=str(path),
         kind=kind,
         sha256=_sha256(path),
-        species=species,
+        species=tuple(
+            sorted(species_map, key=lambda e: type_names.index(species_map[e]))
+        ),
         cutoff_A=cutoff_A,
-        open=opener,
+        open=replace(opener, species_map=species_map),
         loaded=loaded,
+        species_map=None if named_alike else species_map,
     )
+
+
+def set_species_map(loaded: Any, species_map: Mapping[str, str]) -> None:
+    """Tell one of NequIP's integrations which element has which type."""
+    from nequip.data.transforms import ChemicalSpeciesToAtomTypeMapper
+
+    def mapped(transform: Any) -> Any:
+        if not isinstance(transform, ChemicalSpeciesToAtomTypeMapper):
+            return transform
+        new = ChemicalSpeciesToAtomTypeMapper(
+            transform.model_type_names, dict(species_map)
+        )
+        return new.to(transform.lookup_table.device)
+
+    loaded.transforms = [mapped(transform) for transform in loaded.transforms]
 
 
 def calculator_model(calculator: Any) -> ModelHandle:
@@ -178,7 +236,7 @@ def calculator_model(calculator: Any) -> ModelHandle:
 
 
 def _known(transforms: Any) -> tuple[tuple[str, ...], float]:
-    """Species and cutoff, from the transforms of an integration of NequIP."""
+    """Atom types and cutoff, from the transforms of an integration of NequIP."""
     from nequip.data.transforms import (
         ChemicalSpeciesToAtomTypeMapper,
         NeighborListTransform,

@@ -125,7 +125,8 @@ class RunResult:
     """A whole run: model, protocol, machine, and every replica that was started.
 
     Attributes:
-        model: ``path``, ``sha256``, ``kind`` and ``species`` of the model.
+        model: ``path``, ``sha256``, ``kind`` and ``species`` of the model, and its
+            ``chemical_species_to_atom_type_map`` where types have other names.
         protocol: the protocol as written to YAML (plain types, units in names).
         machine: host, processor, versions; for the reader, never compared.
         horizon_ps: the time after which a surviving replica is censored.

@@ -13,8 +13,8 @@ from nequip.integrations.ase import NequIPCalculator
 
 from nequip_decorr.md import (
     Protocol,
-    engine_ase,
     engine_torchsim,
+    load_model,
     run_stability,
 )
 from nequip_decorr.md.torchsim_model import (
@@ -44,12 +44,13 @@ def batch_model(checkpoint) -> Path:
 @pytest.fixture(scope="module")
 def reference(checkpoint) -> NequIPCalculator:
     """NequIP's own ase calculator, eager."""
-    return engine_ase.load(checkpoint, "checkpoint", "cpu")
+    return NequIPCalculator._from_saved_model(
+        checkpoint, chemical_species_to_atom_type_map=True
+    )
 
 
 def opened(path):
-    kind = "checkpoint" if path.suffix == ".ckpt" else "aotinductor"
-    return engine_torchsim.load(path, kind, "cpu")
+    return load_model(path, loader=engine_torchsim.load).loaded
 
 
 def structures():

@@ -1,0 +1,44 @@
+"""Paths as a user gives them: frames picked from a file, files to be written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def split_index(path: str | Path) -> tuple[Path, str | None]:
+    """``file@0:10`` as file and index, as ase reads it.
+
+    Only the last part of a path carries an index, and only where the file has no ``@``
+    in its own name: ``T@1200K/start.xyz`` and a file ``a@b.xyz`` are plain paths.
+    """
+    path = Path(path)
+    if "@" not in path.name or path.is_file():
+        return path, None
+    name, _, index = str(path).rpartition("@")
+    return (Path(name), index) if Path(name).is_file() else (path, None)
+
+
+def check_output_file(path: str | Path) -> Path:
+    """Find out before the work whether a file can be written.
+
+    Raises:
+        ValueError: when the path is a folder.
+        FileNotFoundError: when its folder does not exist.
+        PermissionError: when it, or its folder, cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"expected a file to write, got the folder {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"expected a folder to write {path.name} to, got {path.parent}: no such "
+            f"folder"
+        )
+    target = path if path.exists() else path.parent
+    if not os.access(target, os.W_OK):
+        raise PermissionError(
+            f"expected to be allowed to write {path}, got no permission for {target}; "
+            "give another path"
+        )
+    return path

@@ -1,0 +1,173 @@
+"""Which of a model's atom types stands for which chemical element.
+
+NequIP models know atom types, which need not be called by a chemical symbol; a
+``chemical_species_to_atom_type_map`` says which element has which type. NequIP keeps
+it in the training config, of which checkpoints and packages carry a copy and compiled
+models do not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+#: NequIP's name for the map, in its transforms and its calculators
+MAP_KEY = "chemical_species_to_atom_type_map"
+
+#: How the command line names it, and says of it.
+OPTION = "--atom-types"
+OPTION_HELP = (
+    "which of the model's atom types an element has, where types are not called by "
+    "chemical symbols; needed for compiled models, found in checkpoints and packages"
+)
+
+
+def parse_species_map(items: Sequence[str]) -> dict[str, str]:
+    """``["Hf=Hf_ion", "O=O_ion"]`` as ``{"Hf": "Hf_ion", "O": "O_ion"}``.
+
+    Raises:
+        ValueError: for anything else, and for an element that is there twice.
+    """
+    found: dict[str, str] = {}
+    for item in items:
+        element, equals, atom_type = item.partition("=")
+        if not (element and equals and atom_type):
+            raise ValueError(
+                f"expected ELEMENT=TYPE for {OPTION}, got {item!r}; write "
+                f"`{OPTION} Hf=Hf_ion O=O_ion`, after the files"
+            )
+        if element in found:
+            raise ValueError(
+                f"expected each element once for {OPTION}, got {element} as "
+                f"{found[element]} and as {atom_type}"
+            )
+        found[element] = atom_type
+    return found
+
+
+def resolve_species_map(
+    type_names: Sequence[str],
+    given: Mapping[str, str] | None,
+    trained: Mapping[str, str] | None,
+) -> dict[str, str]:
+    """The map to run a model with: element to atom type.
+
+    Args:
+        type_names: the model's atom types.
+        given: the user's map, which need not name all types; None for none.
+        trained: the map of the training, None when not known. It is left aside where
+            the types are chemical symbols and it says no more than that.
+
+    Raises:
+        ValueError: when ``given`` names what is no element or no type of the model, or
+            is needed and not there.
+    """
+    from ase.data import atomic_numbers
+
+    if given is not None:
+        _check(given, type_names)
+        return dict(given)
+    identity = {name: name for name in type_names if name in atomic_numbers}
+    plain = len(identity) == len(type_names)
+    known = trained if trained and set(trained.values()) <= set(type_names) else None
+    if plain and all(identity.get(key) == name for key, name in (known or {}).items()):
+        return identity
+    if known is not None:
+        return dict(known)
+    foreign = [name for name in type_names if name not in atomic_numbers]
+    example = " ".join(
+        f"{_likely_element(name, atomic_numbers)}={name}" for name in type_names[:8]
+    )
+    raise ValueError(
+        f"expected atom types that are chemical symbols, or a map from elements to "
+        f"them, got {', '.join(foreign[:8])} and no map in the model file; give "
+        f"`{OPTION} {example}` ({MAP_KEY} in Python)"
+    )
+
+
+def trained_species_map(path: Path) -> dict[str, str] | None:
+    """The map in the training config inside a checkpoint or package.
+
+    None when there is none, or two that contradict each other.
+    """
+    if str(path).endswith(".nequip.zip"):
+        config = _packaged_config(path)
+    elif str(path).endswith((".nequip.pt2", ".nequip.pth")):
+        return None
+    else:
+        config = _checkpoint_config(path)
+    data = config.get("data") if isinstance(config, Mapping) else None
+    found: dict[str, str] = {}
+    for one in _maps(data):
+        if any(found.get(element, name) != name for element, name in one.items()):
+            return None
+        found.update(one)
+    return found or None
+
+
+def _check(given: Mapping[str, str], type_names: Sequence[str]) -> None:
+    from ase.data import atomic_numbers
+
+    if not given:
+        raise ValueError(f"expected at least one element in {MAP_KEY}, got none")
+    for element, name in given.items():
+        if element not in atomic_numbers:
+            raise ValueError(
+                f"expected chemical symbols in {MAP_KEY}, got {element!r}"
+                f"{_nearest(element.capitalize(), atomic_numbers)}"
+            )
+        if name not in type_names:
+            raise ValueError(
+                f"expected atom types of the model ({', '.join(type_names)}) in "
+                f"{MAP_KEY}, got {element}={name}{_nearest(name, type_names)}"
+            )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _likely_element(name: str, symbols: Mapping[str, int]) -> str:
+    """The element that a type is likely named after, for an example."""
+    start = re.match(r"[A-Z][a-z]?", name)
+    if start is None:
+        return "ELEMENT"
+    return next((s for s in (start[0], start[0][0]) if s in symbols), "ELEMENT")
+
+
+def _checkpoint_config(path: Path) -> Any:
+    import torch
+
+    # mapped, so that the weights are not read; only zip files can be
+    content = torch.load(
+        path, map_location="cpu", weights_only=False, mmap=zipfile.is_zipfile(path)
+    )
+    return content.get("hyper_parameters", {}).get("info_dict")
+
+
+def _packaged_config(path: Path) -> Any:
+    with zipfile.ZipFile(path) as package:
+        for name in package.namelist():
+            if name.endswith("/model/config.yaml"):
+                return yaml.safe_load(package.read(name))
+    return None
+
+
+def _maps(config: Any) -> Iterator[dict[str, str]]:
+    """All maps in a config, wherever a data module has its transforms."""
+    if isinstance(config, Mapping):
+        found = config.get(MAP_KEY)
+        if isinstance(found, Mapping):
+            yield {str(key): str(name) for key, name in found.items()}
+        for value in config.values():
+            yield from _maps(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from _maps(value)
