@@ -23,8 +23,19 @@ from nequip_decorr.md.engine import Array
 
 Indices = NDArray[np.int64]
 
-#: A pair closer than this times the sum of the covalent radii is bonded at the start.
+#: Longest bond of a start structure over the sum of the covalent radii.
 BOND_RATIO = 1.25
+
+#: Longest bond beyond that sum, Angstrom (as Open Babel has it): two iodine molecules
+#: touch at 1.26 times the sum.
+BOND_TOLERANCE_A = 0.45
+
+#: A sphere of this radius without an atom in it is a void, Angstrom: interstices of
+#: dense matter are smaller.
+VOID_RADIUS_A = 4.0
+
+#: Distance of the points at which voids are looked for, Angstrom.
+PROBE_SPACING_A = 1.0
 
 #: Pairs up to this much beyond the limit are watched, Angstrom.
 SKIN_A = 0.5
@@ -152,18 +163,25 @@ class Overlap:
 
 
 class Isolation:
-    """Atoms that had a neighbour in the start structure and have none any more.
+    """Atoms that were bonded in the start structure and have no neighbour any more.
+
+    For bonds see :func:`start_bonds`; the atoms of a noble gas have none. A neighbour
+    is near within ``ratio`` times the atom's shortest bond, or the sum of the covalent
+    radii if that is longer.
 
     Args:
         atoms: the start structure.
-        ratio: how near a neighbour is, over the sum of the covalent radii.
+        ratio: see above.
     """
 
     def __init__(self, atoms: Atoms, ratio: float) -> None:
         self._atoms = atoms
         self._ratio = ratio
-        self._tested = np.ones(len(atoms), dtype=bool)
-        self._tested = self._search(atoms.positions)
+        self._bond_A = _shortest_bonds(atoms)
+        self._tested = np.isfinite(self._bond_A)
+        widest = 2 * covalent_radii[atoms.numbers].max()
+        self._reach_A = ratio * float(max([widest, *self._bond_A[self._tested]]))
+        self._search(atoms.positions)
         self._settled = True
 
     def __call__(self, positions_A: Array) -> tuple[int, ...]:
@@ -176,20 +194,61 @@ class Isolation:
         return tuple(int(i) for i in np.flatnonzero(alone))
 
     def _search(self, positions_A: Array) -> NDArray[np.bool_]:
-        """Find each atom's nearest neighbour; which atoms have one."""
-        pairs, sums = pairs_within(self._atoms, positions_A, self._ratio)
-        order = np.lexsort((pairs.distance_A / sums, pairs.first))
+        """Find each bonded atom's nearest neighbour; which atoms have one."""
+        pairs = find_pairs(self._atoms, positions_A, self._reach_A)
+        pairs = pairs.take(self._tested[pairs.first])
+        longest = np.maximum(
+            covalent_sums(self._atoms, pairs), self._bond_A[pairs.first]
+        )
+        limits = self._ratio * longest
+        kept = pairs.distance_A <= limits
+        pairs, limits = pairs.take(kept), limits[kept]
+        order = np.lexsort((pairs.distance_A / limits, pairs.first))
         owners, best = np.unique(pairs.first[order], return_index=True)
-        chosen = order[best][self._tested[owners]]
+        chosen = order[best]
         self._witness = pairs.take(chosen)
-        self._limits = self._ratio * sums[chosen]
+        self._limits = limits[chosen]
         found = np.zeros(len(self._atoms), dtype=bool)
         found[owners] = True
         return found
 
 
+def _shortest_bonds(atoms: Atoms) -> Array:
+    """Each atom's shortest bond, (N,), A; infinite where it has none."""
+    bonds = start_bonds(atoms)
+    shortest = np.full(len(atoms), np.inf)
+    for ends in (bonds.first, bonds.second):
+        np.minimum.at(shortest, ends, bonds.distance_A)
+    return shortest
+
+
+def has_void(atoms: Atoms, radius_A: float = VOID_RADIUS_A) -> bool:
+    """Whether a sphere fits between the atoms: a vacuum, a pore, or open boundaries.
+
+    Args:
+        atoms: the structure.
+        radius_A: of the sphere, which no atom's centre is in.
+    """
+    if not atoms.pbc.all():
+        return True
+    cell = atoms.cell.array
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    reach = np.ceil(radius_A / heights).astype(int) + 1
+    images = np.indices(2 * reach + 1).reshape(3, -1).T - reach
+    wrapped = atoms.get_scaled_positions(wrap=True)
+    copies = (wrapped[None] + images[:, None]).reshape(-1, 3)
+    margin = radius_A / heights
+    kept = ((copies >= -margin) & (copies <= 1 + margin)).all(axis=1)
+    counts = np.ceil(atoms.cell.lengths() / PROBE_SPACING_A).astype(int)
+    probes = (np.indices(counts).reshape(3, -1).T / counts) @ cell
+    nearest, _ = cKDTree(copies[kept] @ cell).query(
+        probes, distance_upper_bound=radius_A
+    )
+    return bool(np.isinf(nearest).any())
+
+
 class Fragments:
-    """The pieces, and one that came off when they are more than at the start.
+    """The pieces, and one that came off when they are more than the start's molecules.
 
     Args:
         atoms: the start structure.
@@ -199,7 +258,9 @@ class Fragments:
     def __init__(self, atoms: Atoms, ratio: float) -> None:
         self._atoms = atoms
         self._ratio = ratio
-        self.at_start = int(self._search(atoms.positions).max()) + 1
+        pieces = 1 + int(self._search(atoms.positions).max())
+        # molecules that only touch at the start may part
+        self.at_start = max(pieces, _n_molecules(atoms))
         self._settled = True
 
     def __call__(self, positions_A: Array) -> tuple[int, tuple[int, ...]]:
@@ -234,7 +295,22 @@ class Fragments:
         return np.asarray(connected_components(graph, directed=False)[1])
 
 
+def _n_molecules(atoms: Atoms) -> int:
+    """How many molecules the bonds of a start structure make; lone atoms count."""
+    bonds = start_bonds(atoms)
+    graph = coo_array(
+        (np.ones(len(bonds.first)), (bonds.first, bonds.second)),
+        shape=(len(atoms), len(atoms)),
+    )
+    return int(connected_components(graph, directed=False)[0])
+
+
 def start_bonds(atoms: Atoms) -> Pairs:
-    """The bonds of a start structure, each once."""
-    pairs, _ = pairs_within(atoms, atoms.positions, BOND_RATIO)
-    return pairs.take(pairs.first < pairs.second)
+    """The bonds of a start structure, each once (each image of an atom for itself).
+
+    A pair is bonded within :data:`BOND_RATIO` times the sum of its covalent radii and
+    :data:`BOND_TOLERANCE_A` more than it.
+    """
+    pairs, sums = pairs_within(atoms, atoms.positions, BOND_RATIO)
+    once = pairs.first <= pairs.second
+    return pairs.take(once & (pairs.distance_A <= sums + BOND_TOLERANCE_A))

@@ -23,23 +23,31 @@ class Criteria:
     says when it was first passed.
 
     Attributes:
-        max_displacement_A: longest way of one atom in one step.
+        max_displacement_A: longest way of one atom in one step; an atom that is light
+            enough may move as far as ``max_atom_kinetic_eV`` takes it.
         max_force_eV_per_A: longest force on one atom.
         min_distance_ratio: shortest distance of a pair, over the sum of its covalent
             radii.
-        runaway_sigma: T may exceed its target T0 by this many canonical standard
-            deviations, ``T0 sqrt(2 / Ndof)``, ...
-        runaway_time_fs: ... for less than this time.
+        runaway_sigma: the temperature may exceed its reference by this many canonical
+            standard deviations, ``T sqrt(2 / Ndof)``, ...
+        runaway_time_fs: ... for less than this time. The reference is the thermostat's
+            target plus the heat that the start structure may still hold; see
+            :mod:`nequip_decorr.md.warmth`.
+        stored_energy_eV_per_atom: potential energy that the start structure may turn
+            into heat. A snapshot of a run at T stores 3/2 kT, 0.16 eV at 1200 K.
         max_temperature_K: no temperature above this one, not even for one step.
-        max_atom_kinetic_kT: largest kinetic energy of one atom in units of k T0.
+        max_atom_kinetic_eV: largest kinetic energy of one atom, more than any bond
+            holds; 40 kT of the reference where that is more.
         max_bond_deviation_A: how far a bond may be off its length in the start
             structure (molecules).
         bond_confirm_fs: how long it must stay so to count.
-        fragment_ratio: a molecule is what hangs together by pairs closer than this
-            times the sum of the covalent radii; more pieces than at the start are a
-            failure.
-        isolation_ratio: an atom (of a solid) without a neighbour within this times
-            the sum of the covalent radii is a failure.
+        fragment_ratio: more pieces than the start structure has molecules are a
+            failure. A piece is what connects by pairs closer than this times the sum
+            of the covalent radii, a molecule what is bonded at the start (1.25).
+        isolation_ratio: an atom bonded in the start structure, without a neighbour
+            within this times its bond length (or the sum of the covalent radii, if
+            that is longer), is a failure. Not judged beside a void above 1000 K,
+            where atoms evaporate.
     """
 
     max_displacement_A: float | None = 0.5
@@ -47,8 +55,9 @@ class Criteria:
     min_distance_ratio: float | None = 0.6
     runaway_sigma: float | None = 10.0
     runaway_time_fs: float = 50.0
+    stored_energy_eV_per_atom: float = 0.5
     max_temperature_K: float | None = 10_000.0
-    max_atom_kinetic_kT: float | None = 40.0
+    max_atom_kinetic_eV: float | None = 10.0
     max_bond_deviation_A: float | None = None
     bond_confirm_fs: float = 10.0
     fragment_ratio: float | None = None
@@ -57,13 +66,15 @@ class Criteria:
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if value is not None:
-                _positive(f"criteria.{item.name}", value)
-            elif item.name in ("runaway_time_fs", "bond_confirm_fs"):
+            if value is None and item.default is not None and item.type == "float":
                 raise ValueError(
-                    f"expected a time for criteria.{item.name}, got null; switch the "
+                    f"expected a number for criteria.{item.name}, got null; switch the "
                     "test off by its limit instead"
                 )
+            if item.name == "stored_energy_eV_per_atom" and value == 0:
+                continue  # nothing stored: a start in equilibrium
+            if value is not None:
+                _positive(f"criteria.{item.name}", value)
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,10 @@ class Protocol:
         record_interval_steps: how often temperature and energies are recorded.
         frame_interval_steps: how often positions are recorded, None for never.
         half_step_repeat: repeat a failure from its last good frame at half the step.
+        keep_velocities: start from the velocities in the file of structures, less the
+            motion of the centre of mass where the ensemble conserves it; replicas of
+            a structure then differ by the noise of their thermostat alone.
+        drop_constraints: let atoms move that the file of structures fixes.
         structures: file of start structures, for a protocol that names its own.
         criteria: the limits.
     """
@@ -105,6 +120,8 @@ class Protocol:
     record_interval_steps: int = 10
     frame_interval_steps: int | None = 100
     half_step_repeat: bool = False
+    keep_velocities: bool = False
+    drop_constraints: bool = False
     structures: str | None = None
     criteria: Criteria = field(default_factory=Criteria)
 
@@ -127,11 +144,12 @@ class Protocol:
         if self.frame_interval_steps is not None:
             _count("frame_interval_steps", self.frame_interval_steps, least=1)
         _count("seed", self.seed, least=0)
-        if not isinstance(self.half_step_repeat, bool):
-            raise ValueError(
-                f"expected true or false for half_step_repeat, "
-                f"got {self.half_step_repeat!r}"
-            )
+        for name in ("half_step_repeat", "keep_velocities", "drop_constraints"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(
+                    f"expected true or false for {name}, got {getattr(self, name)!r}"
+                )
+        _not_twice(self)
         if not self.horizon_ps * 1000 >= self.timestep_fs:
             raise ValueError(
                 f"expected a horizon of at least one step of {self.timestep_fs} fs, "
@@ -145,6 +163,13 @@ class Protocol:
             )
         if self.ramp_end_temperature_K is not None:
             _positive("ramp_end_temperature_K", self.ramp_end_temperature_K)
+        hottest = max([*self.temperatures_K, self.ramp_end_temperature_K or 0.0])
+        limit = self.criteria.max_temperature_K
+        if limit is not None and not hottest < limit:
+            raise ValueError(
+                f"expected temperatures below criteria.max_temperature_K, got "
+                f"{hottest:g} K with a limit of {limit:g} K; raise the limit"
+            )
 
     @property
     def n_steps(self) -> int:
@@ -245,13 +270,31 @@ def _number(name: str, value: object) -> float:
 
 def _positive(name: str, value: object) -> None:
     if not 0 < _number(name, value) < math.inf:
-        raise ValueError(f"expected {name} > 0 and finite, got {value}; raise it")
+        raise ValueError(f"expected {name} > 0 and finite, got {value}")
 
 
 def _count(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not value >= least:
         raise ValueError(
             f"expected a whole number >= {least} for {name}, got {value!r}"
+        )
+
+
+def _not_twice(protocol: Protocol) -> None:
+    """Refuse replicas that would be one and the same."""
+    noise = protocol.ensemble in ("langevin", "ramp")
+    if not protocol.keep_velocities or noise:
+        return
+    if protocol.replicas > 1:
+        raise ValueError(
+            f"expected one replica of each structure for keep_velocities with "
+            f"{protocol.ensemble!r}, which has no noise, got {protocol.replicas} that "
+            "would be the same; use replicas: 1 (--replicas 1)"
+        )
+    if protocol.ensemble == "nve" and len(protocol.temperatures_K) > 1:
+        raise ValueError(
+            f"expected one of temperatures_K for keep_velocities with 'nve', which has "
+            f"no thermostat, got {list(protocol.temperatures_K)}; give one"
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 
 from nequip_decorr.md import results
 from nequip_decorr.md.checkpoint import RunFolder, Saved, frame_text
@@ -22,7 +22,8 @@ from nequip_decorr.md.engine import (
     degrees_of_freedom,
 )
 from nequip_decorr.md.protocol import Protocol
-from nequip_decorr.md.structures import start_momenta, structure_hash
+from nequip_decorr.md.structures import kept_momenta, start_momenta, structure_hash
+from nequip_decorr.md.warmth import warmth
 
 #: A repeat at half the step goes on this long beyond the time of the failure, fs.
 REPEAT_BEYOND_FS = 100.0
@@ -46,30 +47,34 @@ class Plan:
 
 def watch(plan: Plan, protocol: Protocol) -> Watch:
     """The tests of a replica under a protocol."""
+    dof = degrees_of_freedom(len(plan.atoms), protocol.ensemble)
+    excess_K = 0.0
+    if protocol.keep_velocities:
+        momenta = start_state(plan, protocol).momenta
+        kinetic_eV = 0.5 * (momenta**2 / plan.atoms.get_masses()[:, None]).sum()
+        start_K = 2 * kinetic_eV / (dof * units.kB)
+        excess_K = max(start_K - plan.temperature_K, 0.0)
     return Watch(
         plan.atoms,
         protocol.criteria,
         timestep_fs=protocol.timestep_fs,
-        degrees_of_freedom=degrees_of_freedom(len(plan.atoms), protocol.ensemble),
-        target_temperature_K=lambda step: protocol.target_temperature_K(
-            plan.temperature_K, step
-        ),
+        degrees_of_freedom=dof,
+        warmth=warmth(protocol, plan.temperature_K, excess_K),
         check_interval_steps=protocol.check_interval_steps,
     )
 
 
 def start_state(plan: Plan, protocol: Protocol) -> MDState:
-    """Start structure, with momenta that depend on the replica's seed alone."""
-    return MDState(
-        step=0,
-        positions_A=plan.atoms.get_positions(),
-        momenta=start_momenta(
-            plan.atoms,
-            plan.temperature_K,
-            np.random.default_rng(plan.entropy(0)),
-            conserve_total=conserves_momentum(len(plan.atoms), protocol.ensemble),
-        ),
-    )
+    """Start structure, with its own momenta or random ones of the replica's seed."""
+    conserved = conserves_momentum(len(plan.atoms), protocol.ensemble)
+    if protocol.keep_velocities:
+        momenta = kept_momenta(plan.atoms, conserve_total=conserved)
+    else:
+        rng = np.random.default_rng(plan.entropy(0))
+        momenta = start_momenta(
+            plan.atoms, plan.temperature_K, rng, conserve_total=conserved
+        )
+    return MDState(0, plan.atoms.get_positions(), momenta)
 
 
 class ReplicaRun:
@@ -93,7 +98,6 @@ class ReplicaRun:
         self._save_every_s = save_every_s
         self._saved_at = time.monotonic()
         self._watch = watch(plan, protocol)
-        self._step = 0
         self._trace: list[tuple[float, float, float, float]] = []
         self._frames: list[str] = []
         self._frames_size = 0
@@ -116,7 +120,6 @@ class ReplicaRun:
         violation = self._watch.after_step(frame)
         if violation is not None:
             return self._fail(frame.step, violation)
-        self._step = frame.step
         if self._watch.calm:
             self.last_good = frame
         self._record(frame)
@@ -181,7 +184,6 @@ class ReplicaRun:
             self._folder.trajectory(self.plan.index).unlink(missing_ok=True)
             return start_state(self.plan, self._protocol)
         state, record = saved.state, saved.record
-        self._step = state.step
         self._trace = [tuple(row) for row in saved.trace.tolist()]
         self._frames_size = record["frames_size"]
         self._folder.cut_trajectory(self.plan.index, self._frames_size)

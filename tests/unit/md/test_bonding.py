@@ -5,12 +5,18 @@ import itertools
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.data import covalent_radii
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nequip_decorr.md.bonding import Fragments, Isolation, Overlap, find_pairs
+from nequip_decorr.md.bonding import (
+    Fragments,
+    Isolation,
+    Overlap,
+    find_pairs,
+    has_void,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -28,6 +34,10 @@ def all_pairs(atoms, positions):
 
 def limit(atoms, i, j, ratio):
     return ratio * sum(covalent_radii[atoms.numbers[[i, j]]])
+
+
+def bonded(atoms, i, j, d):
+    return d <= min(limit(atoms, i, j, 1.25), limit(atoms, i, j, 1.0) + 0.45)
 
 
 def box(rng, n, pbc):
@@ -88,18 +98,23 @@ def test_overlap_while_atoms_move(seed, pbc):
 def test_isolation_while_atoms_move(seed, pbc):
     rng = np.random.default_rng(seed)
     atoms = box(rng, 5, pbc)
+    bond = {}
+    for i, j, d in all_pairs(atoms, atoms.positions):
+        if bonded(atoms, i, j, d):
+            bond[i] = min(d, bond.get(i, d))
 
     def near(positions):
         return {
-            i for i, j, d in all_pairs(atoms, positions) if d <= limit(atoms, i, j, 1.2)
+            i
+            for i, j, d in all_pairs(atoms, positions)
+            if d <= 1.2 * max(limit(atoms, i, j, 1.0), bond.get(i, 0.0))
         }
 
-    had = near(atoms.positions)
     isolation = Isolation(atoms, 1.2)
     positions = atoms.positions
     for _ in range(12):
         positions = positions + rng.normal(0, 0.3, positions.shape)
-        assert set(isolation(positions)) == had - near(positions)
+        assert set(isolation(positions)) == set(bond) - near(positions)
 
 
 @given(seed=SEEDS, pbc=PBC)
@@ -108,20 +123,27 @@ def test_fragments_while_atoms_move(seed, pbc):
     rng = np.random.default_rng(seed)
     atoms = box(rng, 5, pbc)
 
-    def pieces(positions):
+    def pieces(positions, near):
         label = list(range(len(atoms)))
         for i, j, d in all_pairs(atoms, positions):
-            if d <= limit(atoms, i, j, 1.2):
+            if near(i, j, d):
                 old, new = label[j], label[i]
                 label = [new if x == old else x for x in label]
         return label
 
+    def connected(i, j, d):
+        return d <= limit(atoms, i, j, 1.2)
+
     fragments = Fragments(atoms, 1.2)
-    assert fragments.at_start == len(set(pieces(atoms.positions)))
-    positions = atoms.positions
+    start = atoms.positions
+    molecules = pieces(start, lambda i, j, d: bonded(atoms, i, j, d))
+    assert fragments.at_start == max(
+        len(set(molecules)), len(set(pieces(start, connected)))
+    )
+    positions = start
     for _ in range(12):
         positions = positions + rng.normal(0, 0.3, positions.shape)
-        label = pieces(positions)
+        label = pieces(positions, connected)
         count, smallest = fragments(positions)
         if len(set(label)) > fragments.at_start:
             assert count == len(set(label))
@@ -139,3 +161,27 @@ def test_a_molecule_far_apart():
     torn = atoms.positions.copy()
     torn[3] += 1e9
     assert fragments(torn) == (2, (3,))
+
+
+@pytest.mark.parametrize("shear", [0.0, 2.0])
+@pytest.mark.parametrize(("gap_A", "void"), [(0.0, False), (7.0, True)])
+def test_void(gap_A, void, shear):
+    """Copper with a gap: a sphere of 8 A fits from 1.8 A below to 1.8 A above 7 A."""
+    atoms = bulk("Cu", cubic=True) * (2, 2, 3)
+    cell = atoms.cell.array.copy()
+    cell[2, 2] += gap_A
+    cell[2, 0] += shear if gap_A else 0.0
+    atoms.set_cell(cell)
+    assert has_void(atoms) is void
+
+
+def test_open_space_and_tiny_cells():
+    open_space = bulk("Cu", cubic=True)
+    open_space.pbc = False
+    assert has_void(open_space)
+    assert not has_void(bulk("Cu"))
+    pore = bulk("Cu", cubic=True) * (4, 4, 4)
+    distance = np.linalg.norm(pore.positions - pore.positions.mean(axis=0), axis=1)
+    assert not has_void(pore)
+    del pore[np.flatnonzero(distance < 5.0)]
+    assert has_void(pore)

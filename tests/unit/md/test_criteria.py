@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ase import units
+from ase import Atoms, units
 from ase.build import bulk, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nequip_decorr.md import Criteria, preset
+from nequip_decorr.md import Criteria, Protocol, preset
 from nequip_decorr.md.criteria import Watch
 from nequip_decorr.md.engine import Frame
+from nequip_decorr.md.warmth import warmth
 
 OFF = Criteria(
     max_displacement_A=None,
@@ -19,19 +20,20 @@ OFF = Criteria(
     min_distance_ratio=None,
     runaway_sigma=None,
     max_temperature_K=None,
-    max_atom_kinetic_kT=None,
+    max_atom_kinetic_eV=None,
     isolation_ratio=None,
 )
 T0 = 300.0
+AT_REST = Criteria(stored_energy_eV_per_atom=0)
 
 
-def watch(atoms, criteria, *, timestep_fs=1.0, every=1):
+def watch(atoms, criteria, *, timestep_fs=1.0, every=1, temperature_K=T0):
     return Watch(
         atoms,
         criteria,
         timestep_fs=timestep_fs,
         degrees_of_freedom=3 * len(atoms),
-        target_temperature_K=lambda step: T0,
+        warmth=warmth(Protocol(criteria=criteria), temperature_K),
         check_interval_steps=every,
     )
 
@@ -135,7 +137,7 @@ def test_hot_for_50_fs(hot):
     """10 sigma for 3 x 32 degrees of freedom is T0 (1 + 10 sqrt(2 / 96))."""
     copper = bulk("Cu", cubic=True) * (2, 2, 2)
     limit = T0 * (1 + 10 * np.sqrt(2 / 96))
-    watching = watch(copper, Criteria(), timestep_fs=5.0)
+    watching = watch(copper, AT_REST, timestep_fs=5.0)
     for step, is_hot in enumerate(hot):
         momenta = momenta_at(copper, limit * (1.001 if is_hot else 0.999))
         violation = watching.after_step(frame(copper, step, momenta=momenta))
@@ -157,15 +159,43 @@ def test_too_hot_for_any_time(copper, temperature_K, fails):
     assert bool(violation) is fails
 
 
-@pytest.mark.parametrize(("in_kT", "fails"), [(39.9, False), (40.1, True)])
-def test_one_hot_atom(copper, in_kT, fails):
+@pytest.mark.parametrize(
+    ("temperature_K", "limit_eV"),
+    [(300.0, 10.0), (9000.0, 40 * units.kB * 9000.0)],
+    ids=["more than a bond holds", "more than 40 kT"],
+)
+@pytest.mark.parametrize("share", [0.999, 1.001])
+def test_one_hot_atom(copper, temperature_K, limit_eV, share):
     momenta = np.zeros((len(copper), 3))
-    momenta[9, 2] = np.sqrt(2 * copper.get_masses()[9] * in_kT * units.kB * T0)
-    violation = watch(copper, Criteria()).after_step(frame(copper, momenta=momenta))
-    assert bool(violation) is fails
-    if fails:
+    momenta[9, 2] = np.sqrt(2 * copper.get_masses()[9] * share * limit_eV)
+    watching = watch(copper, AT_REST, temperature_K=temperature_K)
+    violation = watching.after_step(frame(copper, momenta=momenta))
+    assert bool(violation) is (share > 1)
+    if violation:
         assert (violation.cause, violation.atoms) == ("runaway", (9,))
-        assert violation.value == pytest.approx(in_kT)
+        assert violation.value == pytest.approx(share * limit_eV)
+        assert violation.limit == pytest.approx(limit_eV)
+
+
+@pytest.mark.parametrize(("temperature_K", "fails"), [(4500, False), (5000, True)])
+def test_a_start_may_hold_heat(copper, temperature_K, fails):
+    """10 sigma of 96 degrees of freedom is 432 K at 300 K; 0.5 eV/atom is 3868 K."""
+    watching = watch(copper, replace(OFF, runaway_sigma=10.0), timestep_fs=25.0)
+    momenta = momenta_at(copper, temperature_K)
+    found = [
+        watching.after_step(frame(copper, step, momenta=momenta)) for step in range(3)
+    ]
+    assert [bool(violation) for violation in found] == [False, False, fails]
+
+
+@pytest.mark.parametrize(("timestep_fs", "fails"), [(1.0, True), (2.0, False)])
+def test_a_light_atom_may_leap(timestep_fs, fails):
+    """14 eV (40 k 4168 K) moves hydrogen by 0.53 A in 1 fs, by 1.05 A in 2 fs."""
+    hydrogen = molecule("H2")
+    watching = watch(hydrogen, Criteria(), timestep_fs=timestep_fs)
+    assert watching.before_forces(hydrogen.positions) is None
+    moved = hydrogen.positions + np.array([0.6, 0, 0])
+    assert bool(watching.before_forces(moved)) is fails
 
 
 MOLECULE = preset("molecule").criteria
@@ -221,6 +251,50 @@ def test_an_atom_leaves_a_solid(copper):
     assert (violation.cause, violation.atoms) == ("dissociation", (4,))
 
 
+@pytest.mark.parametrize("temperature_K", [900.0, 1100.0])
+@pytest.mark.parametrize("vacuum_A", [0.0, 8.0])
+def test_an_atom_evaporates(temperature_K, vacuum_A):
+    """From a hot surface it may; where there is no surface it may not."""
+    atoms = bulk("Cu", cubic=True) * (3, 3, 3)
+    if vacuum_A:
+        atoms.center(vacuum=vacuum_A, axis=2)
+    criteria = replace(Criteria(), min_distance_ratio=None)
+    watching = watch(atoms, criteria, temperature_K=temperature_K)
+    middle = atoms.positions.mean(axis=0)
+    away = np.linalg.norm(atoms.positions - middle, axis=1)
+    positions = atoms.positions.copy()
+    positions[away < 5.0] += 5.4  # room for one
+    alone = int(np.argmin(away))
+    positions[alone] = middle
+    violation = watching.after_step(frame(atoms, positions=positions))
+    fails = not (vacuum_A and temperature_K > 1000)
+    assert bool(violation) is fails
+    if fails:
+        assert (violation.cause, violation.atoms) == ("dissociation", (alone,))
+
+
+def test_what_has_no_bonds_is_not_isolated():
+    xenon = bulk("Xe", cubic=True, a=6.2) * (2, 2, 2)
+    positions = xenon.positions * 1.0
+    positions[5] += 3.0
+    assert (
+        watch(xenon, Criteria()).after_step(frame(xenon, positions=positions)) is None
+    )
+
+
+def test_molecules_that_touch_at_the_start_may_part():
+    """Iodine atoms of two molecules, 3.6 A apart: less than 1.5 x 2 x 1.39 A."""
+    iodine = Atoms("I4", [[0, 0, z] for z in (0, 2.67, 6.27, 8.94)])
+    watching = watch(iodine, MOLECULE)
+    apart = iodine.positions.copy()
+    apart[2:, 2] += 3.0
+    assert watching.after_step(frame(iodine, positions=apart)) is None
+    torn = apart.copy()
+    torn[3, 2] += 4.0
+    violation = watching.after_step(frame(iodine, positions=torn))
+    assert violation.cause == "dissociation"
+
+
 def test_dissociation_is_tested_at_its_interval(copper):
     copper.pbc = False
     watching = watch(copper, Criteria(), every=4)
@@ -254,7 +328,7 @@ def test_the_first_of_several_causes_is_told(copper):
 def test_state_goes_on_where_it_was(copper):
     """A watch restored in the middle of a hot spell fails at the same step."""
     momenta = momenta_at(copper, 2.0 * T0 * (1 + 10 * np.sqrt(2 / 96)))
-    first, second = (watch(copper, Criteria(), timestep_fs=5.0) for _ in range(2))
+    first, second = (watch(copper, AT_REST, timestep_fs=5.0) for _ in range(2))
     for step in range(7):
         assert first.after_step(frame(copper, step, momenta=momenta)) is None
     second.restore(first.state(), copper.positions)

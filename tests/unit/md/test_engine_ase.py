@@ -13,6 +13,7 @@ from nequip_decorr.md.engine import Job, MDState, degrees_of_freedom
 from nequip_decorr.md.engine_ase import AseEngine
 from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.structures import start_momenta
+from nequip_decorr.md.warmth import warmth
 from tests.unit.md.potentials import Beyond, Einstein, Free, K, crystal, flyer
 
 ENSEMBLES = ["langevin", "nose-hoover", "nve", "ramp"]
@@ -200,7 +201,7 @@ class Watched(Recorder):
             criteria,
             timestep_fs=how.timestep_fs,
             degrees_of_freedom=degrees_of_freedom(len(atoms), how.ensemble),
-            target_temperature_K=lambda step: 300.0,
+            warmth=warmth(how, 300.0),
         )
         self.failed = None
 
@@ -221,7 +222,7 @@ class Watched(Recorder):
 
 
 CRITERIA = Criteria(
-    max_atom_kinetic_kT=None, runaway_sigma=None, max_temperature_K=None
+    max_atom_kinetic_eV=None, runaway_sigma=None, max_temperature_K=None
 )
 
 

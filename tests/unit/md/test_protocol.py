@@ -81,7 +81,7 @@ def test_one_temperature_needs_no_list(tmp_path):
         ({"horizon_fs": 9}, "'horizon_fs'; did you mean 'horizon_ps'?"),
         ({"criteria": {"max_force": 9}}, "did you mean 'max_force_eV_per_A'?"),
         ({"criteria": {"max_force_eV_per_A": 0}}, "max_force_eV_per_A > 0"),
-        ({"criteria": {"runaway_time_fs": None}}, "a time for criteria"),
+        ({"criteria": {"runaway_time_fs": None}}, "a number for criteria"),
         ({"criteria": 5}, "names and values for criteria"),
     ],
 )
