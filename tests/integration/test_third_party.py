@@ -42,7 +42,7 @@ def example() -> str:
 
 def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, coefficient: float) -> Any:
     """Run the example on the test's frames; the model that it trained."""
-    shutil.copy(DATA, folder / "frames.extxyz")
+    shutil.copyfile(DATA, folder / "frames.extxyz")
     monkeypatch.chdir(folder)
     code = example()
     assert code.count("coefficient = 1.0") == 1

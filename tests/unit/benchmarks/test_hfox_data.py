@@ -58,9 +58,9 @@ def test_committed_data_are_those_of_the_checksums() -> None:
 
 
 def test_changed_data_are_refused(tmp_path: Path) -> None:
-    shutil.copy(data.DATA / data.CHECKSUMS, tmp_path)
+    shutil.copyfile(data.DATA / data.CHECKSUMS, tmp_path / data.CHECKSUMS)
     for path in data.DATA.glob("*.extxyz"):
-        shutil.copy(path, tmp_path)
+        shutil.copyfile(path, tmp_path / path.name)
     with (tmp_path / "hfo2_val.extxyz").open("a") as handle:
         handle.write("\n")
     with pytest.raises(ValueError, match="other bytes"):
