@@ -14,6 +14,7 @@ from rich.console import Console
 from nequip_decorr.md.checkpoint import RESULT_NAME
 from nequip_decorr.md.engines import ENGINES
 from nequip_decorr.md.fidelity import add_fidelity
+from nequip_decorr.md.models import model_stem
 from nequip_decorr.md.presets import PRESETS, preset
 from nequip_decorr.md.protocol import ENSEMBLES, Protocol
 from nequip_decorr.md.rdf import read_reference
@@ -21,6 +22,7 @@ from nequip_decorr.md.report import write_report
 from nequip_decorr.md.results import RunResult
 from nequip_decorr.md.run import RunStoppedError, run_stability
 from nequip_decorr.md.summary import print_summary
+from nequip_decorr.species import OPTION, OPTION_HELP, parse_species_map
 
 #: flag -> field of the protocol, for flags that set one value
 FLAGS = {
@@ -32,6 +34,13 @@ FLAGS = {
     "friction_per_fs": "friction_per_fs",
     "replicas": "replicas",
     "seed": "seed",
+}
+
+#: flag -> field of the protocol, for flags that switch one on
+SWITCHES = {
+    "half_step": "half_step_repeat",
+    "keep_velocities": "keep_velocities",
+    "drop_constraints": "drop_constraints",
 }
 
 
@@ -62,6 +71,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="repeat failures at half the time step, from the last good frame",
     )
+    add(
+        "--keep-velocities",
+        action="store_true",
+        help="start from the velocities in the file of structures, not from random "
+        "ones at T",
+    )
+    add(
+        "--drop-constraints",
+        action="store_true",
+        help="let atoms move that the file of structures fixes",
+    )
+    add(OPTION, metavar="ELEMENT=TYPE", nargs="+", help=OPTION_HELP)
     add("--engine", choices=sorted(ENGINES), default="ase")
     add("--device", default="cpu", help="cpu or cuda")
     add("--processes", type=int, default=1, metavar="N")
@@ -82,8 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run; 0 at the end, 130 when interrupted, 2 when stopped otherwise."""
     protocol = protocol_of(args)
+    species_map = args.atom_types and parse_species_map(args.atom_types)
     structures = args.structures or _named_structures(args, protocol)
-    out = args.out or Path(f"{Path(args.model).name.split('.')[0]}-md")
+    out = args.out or Path(f"{model_stem(args.model)}-md")
     console = Console()
     if args.reference is not None:
         # refused now, not after hours of MD
@@ -99,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
                 engine=args.engine,
                 device=args.device,
                 processes=args.processes,
+                chemical_species_to_atom_type_map=species_map,
                 console=Console(stderr=True),
             )
     except RunStoppedError as stopped:
@@ -132,8 +155,7 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
     }
     if "temperatures_K" in changes:
         changes["temperatures_K"] = tuple(changes["temperatures_K"])
-    if args.half_step:
-        changes["half_step_repeat"] = True
+    changes |= {name: True for flag, name in SWITCHES.items() if getattr(args, flag)}
     return replace(base, **changes)
 
 
@@ -163,7 +185,7 @@ def _named_structures(args: argparse.Namespace, protocol: Protocol) -> str:
             "or as `structures:` in the protocol"
         )
     base = args.protocol.parent if args.protocol else Path()
-    return str(base / protocol.structures)
+    return str(base / Path(protocol.structures).expanduser())
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

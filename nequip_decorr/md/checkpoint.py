@@ -81,17 +81,7 @@ class RunFolder:
             OSError: when a live process works in it, or it cannot be written.
         """
         manifest = self.path / "run.json"
-        # a run killed as it began has left some of these and no manifest
-        ours = {"replicas", "state", "frames", "lock", "run.json", "run.json.part"}
-        there = {p.name for p in self.path.iterdir()} if self.path.is_dir() else set()
-        if not manifest.exists() and there - ours:
-            raise ValueError(
-                f"expected a new folder or one of `nequip-decorr md`, got {self.path} "
-                "with other files in it; choose another --out"
-            )
-        for name in ("replicas", "state", "frames"):
-            (self.path / name).mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w", encoding="utf-8") as lock:
+        with self._made() as lock:
             self._take(lock)
             if manifest.exists():
                 self._compare(
@@ -100,6 +90,28 @@ class RunFolder:
             else:
                 results.write_atomic(manifest, json.dumps(identity, indent=1))
             yield
+
+    def _made(self) -> IO[str]:
+        """Make the folder what it is to be; the open file of its lock."""
+        # a run killed as it began has left some of these and no manifest
+        ours = {"replicas", "state", "frames", "lock", "run.json", "run.json.part"}
+        try:
+            there = (
+                {p.name for p in self.path.iterdir()} if self.path.exists() else ours
+            )
+            if "run.json" not in there and there - ours:
+                raise ValueError(
+                    f"expected a new folder or one of `nequip-decorr md`, got "
+                    f"{self.path} with other files in it; choose another --out"
+                )
+            for name in ("replicas", "state", "frames"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            return (self.path / "lock").open("w", encoding="utf-8")
+        except OSError as error:
+            raise type(error)(
+                f"expected a folder for the run that can be written, got {self.path} "
+                f"({error.strerror}); choose another --out"
+            ) from error
 
     def recognise(self, fingerprint: Mapping[str, float]) -> None:
         """Keep what the model says of the first structure, or compare it.

@@ -171,8 +171,8 @@ def pair_replicas(
             raise ValueError(
                 f"expected the same starting structures, got another {a.formula} in "
                 f"{names[1]} than in {names[0]} as structure {a.structure} (their "
-                "positions, cells or masses differ); run both with one file of "
-                "structures"
+                "positions, velocities, cells or masses differ); run both with one "
+                "file of structures"
             )
     return pairs
 

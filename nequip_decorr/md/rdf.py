@@ -14,6 +14,7 @@ from matscipy.neighbours import neighbour_list
 from scipy.spatial.distance import pdist
 
 from nequip_decorr.md.score import Array
+from nequip_decorr.paths import split_index
 
 #: Blocks of frames for the jackknife.
 N_BLOCKS = 5
@@ -263,21 +264,22 @@ def read_reference(path: Path) -> PairDistributions | dict[str, Array]:
 
     Args:
         path: a table (``.csv``, ``.dat`` or ``.txt``, see :func:`read_table`), or a
-            trajectory that ase reads.
+            trajectory that ase reads (``file@100:`` picks).
 
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: when it cannot be read as what its suffix says.
     """
-    if not path.is_file():
+    name, index = split_index(path)
+    if not name.is_file():
         raise FileNotFoundError(
             f"expected a reference trajectory or table, got {path}, which is not "
             "there; give its path"
         )
-    if path.suffix.lower() in (".csv", ".dat", ".txt"):
-        return read_table(path, _centres(_edges(R_MAX_A, BIN_A)))
+    if name.suffix.lower() in (".csv", ".dat", ".txt"):
+        return read_table(name, _centres(_edges(R_MAX_A, BIN_A)))
     try:
-        frames = ase.io.read(path, index=":")
+        frames = list(ase.io.iread(name, index or ":", do_not_split_by_at_sign=True))
     except Exception as error:
         text = " ".join(str(error).split()) or "no message"
         raise ValueError(

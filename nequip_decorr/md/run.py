@@ -8,7 +8,7 @@ import platform
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,7 @@ from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.replica import Plan, describe
 from nequip_decorr.md.structures import (
     check_structures,
+    prepare_structures,
     read_structures,
     structure_hash,
     structure_name,
@@ -44,6 +45,7 @@ from nequip_decorr.md.workers import (
     threads,
     use_threads,
 )
+from nequip_decorr.species import MAP_KEY
 
 #: Wall time between two writings of the result file while replicas run, s.
 RESULT_EVERY_S = 20.0
@@ -72,6 +74,7 @@ def run_stability(
     engine: str = "ase",
     device: str = "cpu",
     processes: int = 1,
+    chemical_species_to_atom_type_map: Mapping[str, str] | None = None,
     save_every_s: float = 2.0,
     console: Console | None = None,
 ) -> results.RunResult:
@@ -85,12 +88,16 @@ def run_stability(
             or a function (importable by name, for several processes) that makes one.
             A calculator is known again by its class and by what it says of the first
             structure, which costs one call.
-        structures: a file that ase reads, or structures.
+        structures: a file that ase reads, or structures. Velocities in them are used
+            with ``protocol.keep_velocities``, constraints are refused without
+            ``protocol.drop_constraints``.
         protocol: what is run.
         output: folder of the run; ``result.json`` in it is the result file.
         engine: one of :data:`nequip_decorr.md.engines.ENGINES`.
         device: ``cpu`` or ``cuda``.
         processes: worker processes; results do not depend on how many.
+        chemical_species_to_atom_type_map: for a model file, see
+            :func:`nequip_decorr.md.load_model`.
         save_every_s: wall time between two saved states of a replica: what a killed
             run loses at most.
         console: where progress is shown; None for silence.
@@ -105,7 +112,7 @@ def run_stability(
             out, the model broke, or a worker process died. All so far is kept; the
             same call goes on.
     """
-    handle = _handle(model, engine, device)
+    handle = _handle(model, engine, device, chemical_species_to_atom_type_map)
     if not processes >= 1:
         raise ValueError(f"expected at least 1 process, got {processes}")
     if processes > 1 and handle.open is None:
@@ -113,18 +120,23 @@ def run_stability(
             "expected a function that makes the calculator for several processes, "
             f"got {handle.path} itself; give the function or use one process"
         )
-    starts = _structures(structures)
-    for line in check_structures(
+    starts, said_of_them = prepare_structures(
+        _structures(structures),
+        keep_velocities=protocol.keep_velocities,
+        drop_constraints=protocol.drop_constraints,
+    )
+    said_of_them += check_structures(
         starts,
         species=handle.species,
         cutoff_A=handle.cutoff_A,
         min_distance_ratio=protocol.criteria.min_distance_ratio,
-    ):
+    )
+    for line in said_of_them:
         warnings.warn(line, stacklevel=2)
     folder = RunFolder(output)
     identity = {
         "schema": results.SCHEMA,
-        "model": {"kind": handle.kind, "sha256": handle.sha256 or handle.path},
+        "model": handle.identity(),
         "structures": [structure_hash(atoms) for atoms in starts],
         "protocol": {**protocol.to_dict(), "structures": None},
         "engine": engine,
@@ -321,11 +333,23 @@ class _Run:
         )
 
 
-def _handle(model: Any, engine: str, device: str) -> ModelHandle:
+def _handle(
+    model: Any, engine: str, device: str, species_map: Mapping[str, str] | None
+) -> ModelHandle:
+    if isinstance(model, str | Path):
+        return load_model(
+            model,
+            device=device,
+            loader=engines.loader(engine),
+            chemical_species_to_atom_type_map=species_map,
+        )
+    if species_map is not None:
+        raise ValueError(
+            f"expected {MAP_KEY} with the path of a model file, got it with "
+            f"{type(model).__name__}; give it to what loads the model"
+        )
     if isinstance(model, ModelHandle):
         return model
-    if isinstance(model, str | Path):
-        return load_model(model, device=device, loader=engines.loader(engine))
     return calculator_model(model)
 
 

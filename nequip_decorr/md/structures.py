@@ -13,25 +13,27 @@ from ase.data import chemical_symbols
 
 from nequip_decorr.md.bonding import Overlap
 from nequip_decorr.md.engine import Array
+from nequip_decorr.paths import split_index
+from nequip_decorr.species import OPTION
 
 
 def read_structures(path: str | Path) -> list[Atoms]:
     """Read all structures of any file that ase reads.
 
-    ``file@0:10:2`` picks from them, as ase's own command line does. Each gets its
-    name, the file's and its number among those picked, in ``info["name"]``.
+    ``file@0:10:2`` picks from them, as in ase. Each gets its name, the file's and its
+    number among those picked, in ``info["name"]``.
 
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: when ase cannot read it, or there is nothing in it.
     """
-    name, _, picked = str(path).partition("@")
-    if not Path(name).is_file():
+    name, index = split_index(path)
+    if not name.is_file():
         raise FileNotFoundError(
-            f"expected a file of start structures, got {name}, which is not there"
+            f"expected a file of start structures, got {path}, which is not there"
         )
     try:
-        found = ase.io.read(name, index=picked or ":")
+        found = ase.io.read(name, index or ":", do_not_split_by_at_sign=True)
     except Exception as error:
         raise ValueError(
             f"expected start structures that ase reads, got {path} "
@@ -40,9 +42,51 @@ def read_structures(path: str | Path) -> list[Atoms]:
     structures = found if isinstance(found, list) else [found]
     if not structures:
         raise ValueError(f"expected at least one structure, got none in {path}")
-    for index, atoms in enumerate(structures):
-        atoms.info["name"] = f"{Path(path).name}#{index}"
+    for number, atoms in enumerate(structures):
+        atoms.info["name"] = f"{Path(path).name}#{number}"
     return structures
+
+
+def prepare_structures(
+    structures: Sequence[Atoms], *, keep_velocities: bool, drop_constraints: bool
+) -> tuple[list[Atoms], list[str]]:
+    """Copies that have velocities and constraints only where a run uses them.
+
+    Args:
+        structures: as they were read.
+        keep_velocities: replicas are to start from the velocities in them.
+        drop_constraints: all atoms are to move.
+
+    Returns:
+        The copies, and what the user should know of what was left out.
+
+    Raises:
+        ValueError: when velocities are to be kept of a structure that has none, or
+            some that are not finite.
+    """
+    prepared = [atoms.copy() for atoms in structures]
+    moving, fixed = [], []
+    for index, atoms in enumerate(prepared):
+        name = structure_name(atoms, index)
+        if drop_constraints and atoms.constraints:
+            fixed.append(name)
+            atoms.set_constraint()
+        if keep_velocities:
+            _check_velocities(atoms, name)
+        elif atoms.has("momenta"):
+            if atoms.arrays["momenta"].any():
+                moving.append(name)
+            del atoms.arrays["momenta"]
+    lines = []
+    if fixed:
+        lines.append(f"constraints of {_first(fixed)} are dropped: all atoms move")
+    if moving:
+        lines.append(
+            f"velocities of {_first(moving)} are not used: replicas start from random "
+            "velocities at T; --keep-velocities (keep_velocities in a protocol) uses "
+            "them"
+        )
+    return prepared, lines
 
 
 def check_structures(
@@ -83,9 +127,8 @@ def check_structures(
             small[name] = height
     if not small:
         return []
-    others = f" and of {len(small) - 1} more" if len(small) > 1 else ""
     return [
-        f"the cell of {next(iter(small))}{others} is down to {min(small.values()):.1f} "
+        f"the cell of {_first(list(small))} is down to {min(small.values()):.1f} "
         f"A high, less than twice the model's cutoff of {cutoff_A:g} A: an atom meets "
         "several images of one neighbour; repeat the cell for a fair test"
     ]
@@ -105,7 +148,7 @@ def smallest_height_A(atoms: Atoms) -> float:
 
 
 def structure_hash(atoms: Atoms) -> str:
-    """SHA-256 of elements, masses, positions, cell and periodicity."""
+    """SHA-256 of elements, masses, positions, cell, periodicity, and momenta if any."""
     digest = hashlib.sha256()
     for values in (
         atoms.numbers.astype(np.int64),
@@ -113,6 +156,7 @@ def structure_hash(atoms: Atoms) -> str:
         atoms.positions,
         atoms.cell.array,
         atoms.pbc,
+        *([atoms.get_momenta()] if atoms.has("momenta") else []),
     ):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()
@@ -136,9 +180,41 @@ def start_momenta(
     masses = atoms.get_masses()[:, None]
     noise = rng.standard_normal((len(atoms), 3))
     momenta = noise * np.sqrt(masses * units.kB * temperature_K)
-    if conserve_total:
-        momenta -= masses * (momenta.sum(axis=0) / masses.sum())
-    return np.asarray(momenta)
+    return _stationary(momenta, atoms) if conserve_total else momenta
+
+
+def kept_momenta(atoms: Atoms, *, conserve_total: bool) -> Array:
+    """Momenta of the structure itself, (N, 3) in ase units.
+
+    Args:
+        atoms: a structure with momenta.
+        conserve_total: take the total momentum away, as from random momenta. It moves
+            the whole system along and is no heat, and ase's thermostats and NVE keep
+            it; what is left is the same motion in the frame of the centre of mass.
+    """
+    momenta = atoms.get_momenta()
+    return _stationary(momenta, atoms) if conserve_total else momenta
+
+
+def _stationary(momenta: Array, atoms: Atoms) -> Array:
+    masses = atoms.get_masses()[:, None]
+    return np.asarray(momenta - masses * (momenta.sum(axis=0) / masses.sum()))
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first of some structures by name, the others by number."""
+    return names[0] + (f" and of {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _check_velocities(atoms: Atoms, name: str) -> None:
+    momenta = atoms.get_momenta()
+    if not np.isfinite(momenta).all():
+        raise ValueError(f"expected finite velocities in {name}, got NaN or infinity")
+    if not momenta.any():
+        raise ValueError(
+            f"expected velocities in {name} to keep, got none; leave out "
+            "keep_velocities (--keep-velocities), or give a file that has them"
+        )
 
 
 def _check_contents(atoms: Atoms, name: str, species: Sequence[str] | None) -> None:
@@ -149,7 +225,8 @@ def _check_contents(atoms: Atoms, name: str, species: Sequence[str] | None) -> N
     if unknown:
         raise ValueError(
             f"expected elements that the model knows ({', '.join(species or ())}), "
-            f"got {', '.join(unknown)} in {name}; use another structure or model"
+            f"got {', '.join(unknown)} in {name}; use another structure or model, or "
+            f"name the element's type ({OPTION})"
         )
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         raise ValueError(
@@ -160,7 +237,8 @@ def _check_contents(atoms: Atoms, name: str, species: Sequence[str] | None) -> N
     if atoms.constraints:
         raise ValueError(
             f"expected atoms that are free to move in {name}, got "
-            f"{type(atoms.constraints[0]).__name__}; remove the constraint"
+            f"{type(atoms.constraints[0]).__name__}; --drop-constraints "
+            "(drop_constraints in a protocol) lets them move"
         )
 
 

@@ -235,7 +235,7 @@ def test_compiled_models(tmp_path, form, engine, checkpoint, hfo2, request):
     )
     assert handle.species_map == ION_MAP
     start = results.load(tmp_path / "run" / "result.json").replicas[0]
-    atoms = ase.io.read(hfo2)
+    atoms = ase.io.read(hfo2, 0)
     atoms.calc = load_model(checkpoint).loaded
     assert start.trace.potential_energy_eV[0] == pytest.approx(
         atoms.get_potential_energy(), rel=1e-5

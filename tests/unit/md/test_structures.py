@@ -12,6 +12,8 @@ from scipy import stats
 
 from nequip_decorr.md.structures import (
     check_structures,
+    kept_momenta,
+    prepare_structures,
     read_structures,
     smallest_height_A,
     start_momenta,
@@ -74,7 +76,7 @@ def test_overlap_across_the_boundary():
 def test_constraints_empty_and_massless():
     held = bulk("Cu", cubic=True)
     held.set_constraint(FixAtoms([0]))
-    assert "FixAtoms" in refused(held)
+    assert "FixAtoms; --drop-constraints" in refused(held)
     assert "expected atoms" in refused(Atoms())
     light = bulk("Cu", cubic=True)
     light.set_masses([0, 1, 1, 1])
@@ -125,6 +127,77 @@ def test_names_say_which_frame_was_picked(tmp_path):
         "many.extxyz@1:5:2#0",
         "many.extxyz@1:5:2#1",
     ]
+
+
+def moving(seed=0, name=None):
+    """Copper with velocities, and a name as a file gives."""
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_momenta(np.random.default_rng(seed).normal(size=(4, 3)))
+    if name is not None:
+        atoms.info["name"] = name
+    return atoms
+
+
+def prepared(*structures, keep=False, drop=False):
+    return prepare_structures(structures, keep_velocities=keep, drop_constraints=drop)
+
+
+def test_velocities_that_are_not_used_are_said_and_no_part_of_a_structure():
+    still = bulk("Cu", cubic=True)
+    at_rest = still.copy()
+    at_rest.set_momenta(np.zeros((4, 3)))
+    found, lines = prepared(still, at_rest)
+    assert lines == []
+    given = moving(name="a.traj#1")
+    found, lines = prepared(still, given, moving(1))
+    assert len(lines) == 1
+    assert lines[0].startswith("velocities of a.traj#1 and of 1 more are not used")
+    assert "--keep-velocities" in lines[0]
+    assert {structure_hash(atoms) for atoms in found} == {structure_hash(still)}
+    assert given.get_momenta().any()
+
+
+def test_velocities_that_are_kept_are_a_part_of_a_structure():
+    one, other = moving(0), moving(1)
+    found, lines = prepared(one, other, keep=True)
+    assert lines == []
+    np.testing.assert_array_equal(found[0].get_momenta(), one.get_momenta())
+    hashes = {structure_hash(atoms) for atoms in (*found, bulk("Cu", cubic=True))}
+    assert len(hashes) == 3
+
+
+def test_velocities_to_keep_that_are_none():
+    still = bulk("Cu", cubic=True)
+    at_rest, broken = still.copy(), moving()
+    at_rest.set_momenta(np.zeros((4, 3)))
+    broken.arrays["momenta"][1, 2] = np.nan
+    for atoms, message in (
+        (still, "velocities in structure 1 to keep, got none"),
+        (at_rest, "velocities in structure 1 to keep, got none"),
+        (broken, "finite velocities in structure 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prepared(moving(), atoms, keep=True)
+
+
+@pytest.mark.parametrize("conserve_total", [False, True])
+def test_kept_momenta_lose_the_motion_of_the_whole_at_most(conserve_total):
+    atoms = molecule("H2O")
+    atoms.set_velocities(np.random.default_rng(3).normal(0.5, size=(3, 3)))
+    whole = atoms.get_momenta().sum(axis=0) / atoms.get_masses().sum()
+    expected = atoms.get_velocities() - (whole if conserve_total else 0.0)
+    found = kept_momenta(atoms, conserve_total=conserve_total)
+    np.testing.assert_allclose(found / atoms.get_masses()[:, None], expected)
+
+
+def test_constraints_are_dropped_when_asked():
+    held = moving(name="slab.vasp#0")
+    held.set_constraint(FixAtoms([0]))
+    found, lines = prepared(held, drop=True, keep=True)
+    assert lines == ["constraints of slab.vasp#0 are dropped: all atoms move"]
+    assert not found[0].constraints
+    assert check(*found) == []
+    assert held.constraints
 
 
 def test_hash_sees_the_last_bit():
