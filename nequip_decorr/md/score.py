@@ -153,5 +153,5 @@ def pseudo_scores(
 
 
 def zero_failure_bound(n: int) -> float:
-    """Largest failure-free survival that n survivors do not exclude: 0.05^(1/n)."""
+    """Smallest survival that n survivors of n do not exclude (95 %): 0.05^(1/n)."""
     return float((1 - CONFIDENCE) ** (1 / n)) if n else 0.0

@@ -59,12 +59,11 @@ class Survival:
         score: restricted mean survival time / ``tau_ps``, in [0, 1].
         resampled: ``structures`` or ``replicas``: the clusters of the bootstrap.
         survival_at_tau: Kaplan-Meier survival at ``tau_ps``.
-        survival_method: how its interval was made, in words.
         median_ps: time at which half have failed; None when that was not reached.
-        hazard_per_ps: failures / total time; None when the total time is zero.
-        hazard_upper_per_ps: its one-sided 95 % upper bound.
-        hazard_per_atom_ps: failures / total of (time x atoms), in 1/(atom ps).
-        hazard_upper_per_atom_ps: its one-sided 95 % upper bound.
+        hazard_upper_per_ps: one-sided 95 % upper bound of failures / total time; None
+            when the total time is zero.
+        hazard_upper_per_atom_ps: that of failures / total of (time x atoms), in
+            1/(atom ps).
         causes: failures by cause.
         censored: replicas without failure by the reason for which they stopped.
         curve: the Kaplan-Meier curve.
@@ -81,11 +80,8 @@ class Survival:
     score: Interval
     resampled: str
     survival_at_tau: Interval
-    survival_method: str
     median_ps: float | None
-    hazard_per_ps: float | None
     hazard_upper_per_ps: float | None
-    hazard_per_atom_ps: float | None
     hazard_upper_per_atom_ps: float | None
     causes: dict[str, int]
     censored: dict[str, int]
@@ -116,27 +112,20 @@ def estimate_survival(
     atoms = np.array([r.n_atoms for r in replicas], dtype=float)
     causes = Counter(r.failure.cause for r in replicas if r.failure is not None)
     censored = Counter(r.censored_by or "unknown" for r in replicas if not r.failed)
-    hazard, hazard_upper = hazard_bound(int(failed.sum()), float(time.sum()))
-    atom_hazard, atom_upper = hazard_bound(
-        int(failed.sum()), float((time * atoms).sum())
-    )
-    at_tau, method = survival_interval(time, failed, tau)
+    n_failures = int(failed.sum())
     result = Survival(
         n_replicas=len(replicas),
         n_structures=len({r.structure for r in replicas}),
-        n_failures=int(failed.sum()),
+        n_failures=n_failures,
         n_lost=int((~failed & (time < horizon_ps)).sum()),
         horizon_ps=horizon_ps,
         tau_ps=tau,
         score=score_interval(time, failed, tau, clusters=clusters, seed=seed),
         resampled=resampled,
-        survival_at_tau=at_tau,
-        survival_method=method,
+        survival_at_tau=survival_interval(time, failed, tau),
         median_ps=median_time(time, failed),
-        hazard_per_ps=hazard,
-        hazard_upper_per_ps=hazard_upper,
-        hazard_per_atom_ps=atom_hazard,
-        hazard_upper_per_atom_ps=atom_upper,
+        hazard_upper_per_ps=hazard_bound(n_failures, float(time.sum())),
+        hazard_upper_per_atom_ps=hazard_bound(n_failures, float((time * atoms).sum())),
         causes=dict(sorted(causes.items())),
         censored=dict(sorted(censored.items())),
         curve=kaplan_meier(time, failed, tau),
@@ -189,7 +178,7 @@ def kaplan_meier(time: Array, failed: NDArray[np.bool_], tau: float) -> Curve:
     """
     steps = np.unique(time[failed & (time <= tau)])
     steps = np.unique(np.concatenate([[0.0], steps, [tau]]))
-    limits = [survival_interval(time, failed, float(t))[0] for t in steps]
+    limits = [survival_interval(time, failed, float(t)) for t in steps]
     return Curve(
         time_ps=tuple(float(t) for t in steps),
         survival=tuple(i.value for i in limits),
@@ -199,10 +188,8 @@ def kaplan_meier(time: Array, failed: NDArray[np.bool_], tau: float) -> Curve:
     )
 
 
-def survival_interval(
-    time: Array, failed: NDArray[np.bool_], at: float
-) -> tuple[Interval, str]:
-    """Survival at one time with a 95 % interval, and the method in words.
+def survival_interval(time: Array, failed: NDArray[np.bool_], at: float) -> Interval:
+    """Survival at one time with a 95 % interval.
 
     While nobody was censored before ``at``, survival is a binomial proportion and the
     interval is Clopper and Pearson's exact one; when nobody (or everybody) has failed
@@ -222,19 +209,18 @@ def survival_interval(
                 confidence_level=CONFIDENCE, method="log-log"
             )
             low, high = (float(side.evaluate(at)) for side in (limits.low, limits.high))
-        return Interval(value, low, high), "Greenwood, log-log"
+        return Interval(value, low, high)
     # where Greenwood's variance is zero the replicas of known outcome give a bound
     n = int((~lost).sum())
     survivors = n - int((failed & (time <= at)).sum())
     if n == 0:
-        return Interval(value, 0.0, 1.0), "no replica was followed this far"
+        return Interval(value, 0.0, 1.0)
     if survivors == n:
-        return Interval(value, zero_failure_bound(n), 1.0), "one-sided exact bound"
+        return Interval(value, zero_failure_bound(n), 1.0)
     if survivors == 0:
-        bound = 1 - zero_failure_bound(n)
-        return Interval(value, 0.0, bound), "one-sided exact bound"
+        return Interval(value, 0.0, 1 - zero_failure_bound(n))
     exact = stats.binomtest(survivors, n).proportion_ci(CONFIDENCE, method="exact")
-    return Interval(value, float(exact.low), float(exact.high)), "Clopper-Pearson"
+    return Interval(value, float(exact.low), float(exact.high))
 
 
 def median_time(time: Array, failed: NDArray[np.bool_]) -> float | None:
@@ -245,16 +231,15 @@ def median_time(time: Array, failed: NDArray[np.bool_]) -> float | None:
     return float(curve.quantiles[below[0]]) if len(below) else None
 
 
-def hazard_bound(n_failures: int, exposure: float) -> tuple[float | None, float | None]:
-    """Failures per exposure and its one-sided 95 % upper bound.
+def hazard_bound(n_failures: int, exposure: float) -> float | None:
+    """One-sided 95 % upper bound of failures per exposure.
 
-    The bound is ``chi2_{0.95, 2d+2} / (2 T)`` for d failures in exposure T, exact for
-    a constant hazard; with d = 0 it is about 3 / T. (None, None) without exposure.
+    It is ``chi2_{0.95, 2d+2} / (2 T)`` for d failures in exposure T, exact for a
+    constant hazard; with d = 0 it is about 3 / T. None without exposure.
     """
     if not exposure > 0:
-        return None, None
-    upper = stats.chi2.ppf(CONFIDENCE, 2 * n_failures + 2) / (2 * exposure)
-    return n_failures / exposure, float(upper)
+        return None
+    return float(stats.chi2.ppf(CONFIDENCE, 2 * n_failures + 2) / (2 * exposure))
 
 
 def describe_score(survival: Survival) -> str:

@@ -87,12 +87,20 @@ def test_curves_pool_the_same_seeds(
     assert sorted(drawn) == [(v, s) for v in ("constant-0.3", "none") for s in (1, 2)]
 
 
-def test_room_in_the_figure_is_filled_with_the_first_of_the_others() -> None:
+def test_room_in_the_figure_is_filled_with_the_first_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+
+    def survival(records: list[Record], variants: list[str]) -> Figure:
+        shown.extend(variants)
+        return new_figure(1, 1)
+
+    monkeypatch.setattr(report, "survival_figure", survival)
     compared = ["constant-0.3", "abs", "decorr-form", "by-element-pair", "later-layers"]
-    records = explored(["none", *compared])
-    shown = report._shown(compared, records)
-    assert len(shown) == 4
-    assert shown[:2] == ["constant-0.3", "abs"]
+    write_results(explored(["none", *compared]), tmp_path)
+    assert len(shown) == 5
+    assert shown[:3] == ["none", "constant-0.3", "abs"]
 
 
 def test_without_the_baseline_a_grid_has_none(tmp_path: Path) -> None:

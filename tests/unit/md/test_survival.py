@@ -88,7 +88,7 @@ def test_score_interval_is_near_the_published_standard_error():
 
 def test_hazard_bound_of_the_published_tables():
     """Exact Poisson upper limits (Pearson and Hartley): 3.00, 4.74, 6.30, 7.75."""
-    uppers = [hazard_bound(d, 1.0)[1] for d in range(4)]
+    uppers = [hazard_bound(d, 1.0) for d in range(4)]
     assert uppers == pytest.approx([3.00, 4.74, 6.30, 7.75], abs=0.006)
 
 
@@ -124,9 +124,8 @@ def test_integer_weights_are_repetitions():
 def test_clopper_pearson_while_nobody_is_lost():
     time = np.array([1.0, 2.0, 3.0, *[TAU] * 13])
     failed = time < TAU
-    interval, method = survival_interval(time, failed, TAU)
+    interval = survival_interval(time, failed, TAU)
     # the definition: each limit is where the data sit in a tail of 2.5 %
-    assert method == "Clopper-Pearson"
     assert stats.binom.sf(12, 16, interval.low) == pytest.approx(0.025, rel=1e-6)
     assert stats.binom.cdf(13, 16, interval.high) == pytest.approx(0.025, rel=1e-6)
 
@@ -203,7 +202,7 @@ def test_everybody_fails_at_once():
     assert 0 < result.score.high < 0.5
     assert result.survival_at_tau.high == pytest.approx(1 - 0.05 ** (1 / 10))
     assert result.median_ps == 0
-    assert result.hazard_per_ps is None
+    assert result.hazard_upper_per_ps is None
 
 
 def test_a_few_failures_are_no_surer_than_none():
@@ -284,7 +283,7 @@ def test_coverage_of_the_hazard_bound():
     time = rng.exponential(TAU / 0.7, size=(4000, 32))
     deaths, exposure = (time < TAU).sum(axis=1), np.minimum(time, TAU).sum(axis=1)
     held = [
-        hazard_bound(int(d), float(t))[1] >= 0.7 / TAU
+        hazard_bound(int(d), float(t)) >= 0.7 / TAU
         for d, t in zip(deaths, exposure, strict=True)
     ]
     assert 0.94 <= np.mean(held) <= 0.985
@@ -433,8 +432,10 @@ def test_causes_and_hazard_per_atom():
     ]
     result = estimate_survival(replicas, TAU)
     assert result.causes == {"blowup": 1, "overlap": 1}
-    assert result.hazard_per_ps == pytest.approx(2 / 15)
-    assert result.hazard_per_atom_ps == pytest.approx(2 / (20 + 60 + 300))
+    # Poisson's upper limit of two events
+    assert result.hazard_upper_per_ps == pytest.approx(6.2958 / 15, rel=1e-4)
+    atoms_ps = 20 + 60 + 300
+    assert result.hazard_upper_per_atom_ps == pytest.approx(6.2958 / atoms_ps, rel=1e-4)
 
 
 def test_each_temperature_by_itself():
