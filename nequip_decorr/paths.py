@@ -19,6 +19,18 @@ def split_index(path: str | Path) -> tuple[Path, str | None]:
     return (Path(name), index) if Path(name).is_file() else (path, None)
 
 
+def user_path(text: str) -> Path:
+    """A path of the command line or a protocol; shells leave ``--out=~/run`` as it is.
+
+    Raises:
+        ValueError: for the home of nobody.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"expected a home folder for {text}, got none") from error
+
+
 def check_output_file(path: str | Path) -> Path:
     """Find out before the work whether a file can be written.
 

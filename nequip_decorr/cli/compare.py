@@ -18,6 +18,7 @@ from nequip_decorr.md.plots import survival_figure
 from nequip_decorr.md.results import RunResult, load
 from nequip_decorr.md.score import Interval
 from nequip_decorr.md.survival import Survival, estimate_survival
+from nequip_decorr.paths import user_path
 from nequip_decorr.plots import check_figure_path, save_figure
 
 RESULT_NAME = "result.json"
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--plot",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="write the survival curves to a .png or .svg file",
     )

@@ -22,9 +22,12 @@ from rich.table import Table
 from nequip_decorr.features import KINDS
 from nequip_decorr.inspect import inspect_file
 from nequip_decorr.inspection import Inspection, reading, to_json
-from nequip_decorr.paths import check_output_file
+from nequip_decorr.paths import check_output_file, user_path
 from nequip_decorr.plots import check_figure_path, correlation_figure, save_figure
 from nequip_decorr.species import OPTION, OPTION_HELP, parse_species_map
+
+#: ``--json -``, and ``--json`` without a file
+STDOUT = Path("-")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,13 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--json",
+        type=user_path,
         metavar="FILE",
         nargs="?",
-        const="-",
+        const=STDOUT,
         help="write the numbers as JSON to FILE, or to stdout instead of the table",
     )
     add(
         "--plot",
+        type=user_path,
         metavar="FILE",
         help="write correlation heat maps and spectra (.png, .svg or .pdf)",
     )
@@ -82,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Inspect, then write what was asked for."""
     if args.plot:
         check_figure_path(args.plot)
-    if args.json and args.json != "-":
+    if args.json and args.json != STDOUT:
         # refused now, not after the measuring
         check_output_file(args.json)
     species_map = args.atom_types and parse_species_map(args.atom_types)
@@ -102,11 +107,11 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         figure = correlation_figure({Path(args.model).name: inspection})
         save_figure(figure, args.plot)
-    if args.json == "-":
+    if args.json == STDOUT:
         print(to_json(inspection))
         return 0
     if args.json:
-        Path(args.json).write_text(to_json(inspection) + "\n", encoding="utf-8")
+        args.json.write_text(to_json(inspection) + "\n", encoding="utf-8")
     _print_table(inspection)
     for written in filter(None, (args.json, args.plot)):
         print(f"Written: {written}")

@@ -22,6 +22,7 @@ from nequip_decorr.md.report import write_report
 from nequip_decorr.md.results import RunResult
 from nequip_decorr.md.run import RunStoppedError, run_stability
 from nequip_decorr.md.summary import print_summary
+from nequip_decorr.paths import user_path
 from nequip_decorr.species import OPTION, OPTION_HELP, parse_species_map
 
 #: flag -> field of the protocol, for flags that set one value
@@ -57,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "left out when the protocol names them",
     )
     add("--preset", choices=sorted(PRESETS), help="protocol to start from (solid)")
-    add("--protocol", type=Path, metavar="FILE.yaml", help="protocol to start from")
+    add(
+        "--protocol", type=user_path, metavar="FILE.yaml", help="protocol to start from"
+    )
     add("--temperature", type=float, nargs="+", metavar="K", help="one or more")
     add("--ensemble", choices=ENSEMBLES)
     add("--ramp-to", type=float, metavar="K", help="end temperature of a ramp")
@@ -88,13 +91,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--processes", type=int, default=1, metavar="N")
     add(
         "--reference",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="trajectory, or table of pair distributions, to compare with",
     )
     add(
         "--out",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="folder of the run (<model>-md); an unfinished run in it goes on",
     )
@@ -185,7 +188,7 @@ def _named_structures(args: argparse.Namespace, protocol: Protocol) -> str:
             "or as `structures:` in the protocol"
         )
     base = args.protocol.parent if args.protocol else Path()
-    return str(base / Path(protocol.structures).expanduser())
+    return str(base / user_path(protocol.structures))
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

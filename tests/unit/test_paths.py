@@ -7,9 +7,10 @@ import ase.io
 import pytest
 from ase.build import bulk
 
+from nequip_decorr.cli import main
 from nequip_decorr.inspect import read_frames
 from nequip_decorr.md.structures import read_structures
-from nequip_decorr.paths import check_output_file, split_index
+from nequip_decorr.paths import check_output_file, split_index, user_path
 
 
 def frames(path, number=3):
@@ -103,3 +104,15 @@ def test_no_permission(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert done.stdout.count("give another path\n") == 2, done.stderr
+
+
+@pytest.mark.parametrize("option", ["--json=~/none/x.json", "--plot=~/none/x.png"])
+def test_home_is_found_where_shells_leave_it(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["inspect", "none.ckpt", "none.extxyz", option]) == 2
+    assert f"got {tmp_path / 'none'}: no such folder" in capsys.readouterr().err
+
+
+def test_a_home_that_is_not_there():
+    with pytest.raises(ValueError, match="a home folder for ~nobody-at-all/run"):
+        user_path("~nobody-at-all/run")
