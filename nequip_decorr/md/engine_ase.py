@@ -81,7 +81,9 @@ class AseEngine:
                         protocol.target_temperature_K(job.temperature_K, step)
                     )
                 step += 1
-                dynamics.step()
+                # what overflows in a thermostat is not finite, and found so
+                with np.errstate(over="ignore", invalid="ignore"):
+                    dynamics.step()
                 going = goes_on()
         except _Dropped:
             return
