@@ -1,5 +1,7 @@
 """Nothing that a user simulates with a sound potential may be called a failure."""
 
+from pathlib import Path
+
 import pytest
 
 from nequip_decorr.md import run_stability
@@ -17,6 +19,36 @@ def test_the_table_covers_what_it_claims():
     temperatures = [t for s in SYSTEMS for t in s.protocol.temperatures_K]
     assert min(temperatures) <= 10
     assert max(temperatures) >= 3000
+
+
+def table() -> str:
+    """The systems as they stand in the documentation."""
+    lines = [
+        "| system | atoms | ensemble | temperature, K | start, K | step, fs | ps |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for system in SYSTEMS:
+        how = system.protocol
+        kelvin = f"{how.temperatures_K[0]:g}"
+        if how.ramp_end_temperature_K is not None:
+            kelvin += f" to {how.ramp_end_temperature_K:g}"
+        start = system.equilibrated_K
+        cells = (
+            system.name,
+            len(system.build()[0]),
+            how.ensemble,
+            kelvin,
+            "lattice" if start is None else f"{start:g}",
+            f"{how.timestep_fs:g}",
+            f"{how.horizon_ps:g}",
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def test_the_documentation_shows_this_table():
+    docs = Path(__file__).parents[3] / "docs" / "md_criteria.md"
+    assert docs.read_text(encoding="utf-8").rstrip().endswith(table())
 
 
 @pytest.mark.filterwarnings("ignore:the cell of")
