@@ -6,6 +6,8 @@ when one of these names moves.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from re import match
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -210,26 +212,44 @@ def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
     manager.update({name: module})
 
 
-def set_coefficient(loss: Any, name: str, coeff: float) -> None:
-    """Give one term of a loss a coefficient; the others stay as they are without it.
+def set_coefficient(
+    loss: Any, name: str, coeff: float, ours: Collection[str] = ()
+) -> None:
+    """Give one term of a loss a coefficient; NequIP's own stay as they are without it.
 
-    ``set_coeffs`` would rescale all to sum 1. Where somebody else did so with this term
-    among them, the others get their sum of 1 back. A coefficient of 0 takes the term
-    out of the loss: nothing of it is computed.
+    ``set_coeffs`` would rescale all to sum 1. Where somebody else did so with terms of
+    ours among them, NequIP's own get their sum of 1 back. A coefficient of 0 takes the
+    term out of the loss: nothing of it is computed.
+
+    Args:
+        loss: a ``MetricsManager``.
+        name: of the term.
+        coeff: its coefficient.
+        ours: names of all decorrelation terms, whose coefficients are set likewise.
     """
-    others = [e for n, e in loss.entries.items() if n != name and e.coeff is not None]
+    entries = loss.entries
+    others = [
+        e
+        for n, e in entries.items()
+        if n != name and n not in ours and e.coeff is not None
+    ]
     total = sum(entry.coeff for entry in others)
     if others and total > 0 and abs(total - 1.0) > 1e-9:
         for entry in others:
             entry.coeff = entry.coeff / total
     if coeff == 0:
-        loss.entries.pop(name, None)
+        entries.pop(name, None)
         return
-    if name not in loss.entries:
-        _, loss.entries[name], _ = loss.parse_entry(
+    if name not in entries:
+        _, entries[name], _ = loss.parse_entry(
             {"name": name, "field": None, "metric": loss[name]}, type_names=None
         )
-    loss.entries[name].coeff = coeff
+        # always in the order in which they were added: a sum in another order differs
+        # in its last bits, and a restart begins with all of them
+        for later in list(loss)[list(loss).index(name) + 1 :]:
+            if later in entries:
+                entries[later] = entries.pop(later)
+    entries[name].coeff = coeff
 
 
 def has_energy_term(loss: Any) -> bool:
@@ -241,6 +261,42 @@ def has_energy_term(loss: Any) -> bool:
         and entry.coeff is not None
         for entry in loss.entries.values()
     )
+
+
+def validation_names(pl_module: Any) -> list[str]:
+    """Names under which NequIP logs what it measures in validation."""
+    names = []
+    for index, manager in enumerate(pl_module.val_metrics):
+        if manager is None:
+            continue
+        logged = ["weighted_sum"] if manager.do_weighted_sum else []
+        for name, entry in manager.entries.items():
+            types = manager.type_names if entry.per_type else []
+            logged += [name, *(f"{name}_{each}" for each in types)]
+        names += [f"val{index}_epoch/{name}" for name in logged]
+    return names
+
+
+def check_guard(trainer: Any, pl_module: Any, monitor: str) -> None:
+    """Check the metric that a controller guards, before the first validation.
+
+    A name that NequIP would not give, which others may log, is not looked for.
+
+    Raises:
+        ValueError: when there is no validation, or NequIP will not log the metric.
+    """
+    names = validation_names(pl_module)
+    if trainer.limit_val_batches == 0 or not names:
+        raise ValueError(
+            f"expected validation data for `guard_monitor` '{monitor}' of schedule "
+            f"target, got none; set trainer.limit_val_batches and validation data, or "
+            f"choose another schedule"
+        )
+    if monitor not in names and match(r"val\d+_(epoch|step)/|train_", monitor):
+        raise ValueError(
+            f"expected `guard_monitor` to be a validation metric, got '{monitor}'; set "
+            f"it to one of {names}"
+        )
 
 
 def last_value(loss: Any, name: str) -> float | None:

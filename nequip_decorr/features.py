@@ -225,6 +225,11 @@ def check_layers(
             f"expected `layers` between 0 and {found.layers - 1}, got {bad}; "
             f"the features are {found.title}"
         )
+    if len({i % found.layers for i in layers or []}) != len(layers or []):
+        raise ValueError(
+            f"expected `layers` to name different ones of {found.layers} layers, got "
+            f"{layers}; name each once"
+        )
     count = found.layers if layers is None else len(layers)
     if layer_weights is not None and len(layer_weights) != count:
         raise ValueError(

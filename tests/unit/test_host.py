@@ -13,6 +13,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from lightning import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from nequip.data import AtomicDataDict
 from nequip.train import (
     ConFIGLightningModule,
@@ -167,16 +168,21 @@ def test_the_trainer_has_the_parts_that_the_callback_reads():
         "callbacks",
         "global_step",
         "current_epoch",
+        "max_epochs",
+        "max_steps",
         "num_training_batches",
         "accumulate_grad_batches",
+        "limit_val_batches",
+        "loggers",
         "ckpt_path",
         "sanity_checking",
         "callback_metrics",
     ):
         assert hasattr(trainer, name), name
-    assert isinstance(
-        inspect.getattr_static(Trainer, "estimated_stepping_batches"), property
-    )
+    # no limit, as both are written
+    assert trainer.max_steps == -1
+    assert trainer.state.fn is None
+    assert TrainerFn.FITTING == "fit"
 
 
 # --- what we do there ---
@@ -298,6 +304,60 @@ def test_after_others_set_coefficients_they_have_what_they_would_have(set_by_oth
     assert found == pytest.approx(coefficients(plain), rel=1e-15)
 
 
+TERMS = ("first", "second")
+
+
+def with_two_terms():
+    loss = new_loss()
+    for name in TERMS:
+        _host.add_metric(loss, name, EdgeCorrelation())
+        _host.set_coefficient(loss, name, 0.0, TERMS)
+    return loss
+
+
+def test_terms_of_ours_do_not_count_among_the_others():
+    loss, plain = with_two_terms(), new_loss()
+    for coeffs in ((0.3, 3.0), (2.0, 0.0), (0.0, 0.5), (1.0, 1.0)):
+        for name, coeff in zip(TERMS, coeffs, strict=True):
+            _host.set_coefficient(loss, name, coeff, TERMS)
+        expected = dict(zip(TERMS, coeffs, strict=True))
+        assert coefficients(loss) == {
+            **coefficients(plain),
+            **{name: coeff for name, coeff in expected.items() if coeff},
+        }
+
+
+@pytest.mark.parametrize("order", [TERMS, TERMS[::-1]])
+def test_after_others_set_coefficients_of_both_terms(order):
+    loss, plain = with_two_terms(), new_loss()
+    for name in TERMS:
+        _host.set_coefficient(loss, name, 0.7, TERMS)
+    by_others = {"per_atom_energy_mse": 4.0, "forces_mse": 1.0, "first": 5.0}
+    loss.set_coeffs(by_others)
+    plain.set_coeffs(by_others)
+    for name in order:
+        _host.set_coefficient(loss, name, 0.7, TERMS)
+    found = coefficients(loss)
+    assert [found.pop(name) for name in TERMS] == [0.7, 0.7]
+    assert found == pytest.approx(coefficients(plain), rel=1e-15)
+
+
+def test_a_sum_is_taken_in_the_same_order_whichever_term_was_off_before():
+    # bit by bit: a restart begins with all terms off
+    loss = with_two_terms()
+    expected = [*coefficients(new_loss()), *TERMS]
+    for order in (TERMS, TERMS[::-1], TERMS):
+        for name in order:
+            _host.set_coefficient(loss, name, 0.0, TERMS)
+            _host.set_coefficient(loss, name, 1.0, TERMS)
+        assert list(loss.entries) == expected
+    for name in TERMS:
+        _host.set_coefficient(loss, name, 0.0, TERMS)
+    for name in TERMS[::-1]:
+        _host.set_coefficient(loss, name, 1.0, TERMS)
+    assert list(loss.entries) == expected
+
+
 def test_a_term_that_others_switched_off_stays_off():
     loss = new_loss()
     _host.add_metric(loss, "ec", EdgeCorrelation())
@@ -382,6 +442,48 @@ def test_softadapt_and_config_are_refused(module):
     trainer.callbacks.append(SoftAdapt(beta=1.1, interval="batch", frequency=5))
     with pytest.raises(ValueError, match=r"expected no SoftAdapt.*use LossCoeff"):
         _host.refuse_unsupported(trainer, module)
+
+
+PER_TYPE = {
+    "_target_": "nequip.train.MetricsManager",
+    "metrics": [
+        {
+            "name": "F_MAE",
+            "field": "forces",
+            "per_type": True,
+            "metric": {"_target_": "nequip.train.MeanAbsoluteError"},
+        },
+    ],
+}
+
+
+def test_the_names_in_validation_are_those_that_nequip_logs(module):
+    manager = instantiate(PER_TYPE, type_names=reference.TYPE_NAMES)
+    module.val_metrics.append(manager)
+    expected = []
+    frame = {**labels(), AtomicDataDict.ATOM_TYPE_KEY: torch.tensor([0, 1, 0, 1, 1])}
+    for index, each in enumerate(module.val_metrics):
+        each(frame, frame)
+        expected += each.compute(prefix=f"val{index}_epoch/")
+    assert sorted(_host.validation_names(module)) == sorted(expected)
+    assert f"val1_epoch/F_MAE_{reference.TYPE_NAMES[0]}" in expected
+    assert "val1_epoch/weighted_sum" not in expected
+
+
+def test_a_guard_needs_a_validation_metric(module):
+    trainer = SimpleNamespace(limit_val_batches=1.0)
+    _host.check_guard(trainer, module, "val0_epoch/forces_rmse")
+    _host.check_guard(trainer, module, "my_validation/force_error")  # of others
+    for name in (
+        "val0_epoch/force_rmse",
+        "val1_epoch/forces_rmse",
+        "train_loss_epoch/x",
+    ):
+        with pytest.raises(ValueError, match=f"validation metric, got '{name}'; set"):
+            _host.check_guard(trainer, module, name)
+    trainer.limit_val_batches = 0.0
+    with pytest.raises(ValueError, match="expected validation data for `guard_mon"):
+        _host.check_guard(trainer, module, "val0_epoch/forces_rmse")
 
 
 def test_the_logger_speaks_at_info_level(caplog):
