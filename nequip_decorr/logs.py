@@ -48,3 +48,25 @@ def restart_line(
     return f"restarted at step {step}, " + (
         "settings changed: " + ", ".join(changes) if changes else "unchanged"
     )
+
+
+def idle_line(name: str, lacked: str, rows: str, epoch: int) -> str:
+    """Says that a term had nothing to do, and what to look at.
+
+    Args:
+        name: of the term.
+        lacked: see :meth:`nequip_decorr.sampled.SampledCorrelation.idle`.
+        rows: ``edge`` or ``node``, what has the features.
+        epoch: in which.
+    """
+    if lacked == "edges":
+        what = "edges" if rows == "edge" else "atoms"
+        return (
+            f"'{name}' met no {what} in epoch {epoch} and had no effect; check the "
+            f"cutoff and the training frames"
+        )
+    return (
+        f"'{name}' met only constant channels in epoch {epoch} and had no effect; "
+        f"choose other `layers` or `features`, or look at them with `nequip-decorr "
+        f"inspect`"
+    )

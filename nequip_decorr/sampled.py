@@ -106,6 +106,20 @@ class SampledCorrelation(EdgeCorrelation):
         mean = self._over_layers(values)
         return debias(mean, torch.as_tensor(self._last.rows).to(mean))
 
+    def idle(self) -> str | None:
+        """What the batches since the last reset lacked, on all ranks together.
+
+        ``edges`` where there were none, ``channels`` where no two channels of a layer
+        varied, so that there was nothing to correlate; None where there was. A
+        collective of all ranks, and the host waits for the device.
+        """
+        with self.sync_context(should_sync=self._to_sync, should_unsync=True):
+            edges, value = float(self.edges), float(self.value_sum)
+        if edges == 0:
+            return "edges"
+        # a correlation that is exactly 0 is none between channels that vary
+        return "channels" if value == 0 else None
+
     def diagnosis(self) -> NoReturn:
         """Not of a sample.
 

@@ -236,6 +236,35 @@ def test_what_is_not_finite_names_its_block():
         metric(features, {})
 
 
+@pytest.mark.parametrize(
+    ("edges", "lacked"),
+    [
+        ([0, 0], "edges"),
+        ([0, 9, 0], None),
+        ([1, 1], "channels"),  # one edge correlates with nothing
+        ([9], None),
+    ],
+)
+def test_batches_that_lack_something_to_correlate(edges, lacked):
+    metric = SampledCorrelation(blocks=BLOCKS[:2])
+    for seed, count in enumerate(edges):
+        metric(fields(seed, count), {})
+    assert metric.idle() == lacked
+    metric.reset()
+    metric(fields(0, 20), {})
+    assert metric.idle() is None
+
+
+@pytest.mark.parametrize(("layers", "lacked"), [([0], None), ([1], "channels")])
+def test_dead_channels_count_in_the_penalised_layers_only(layers, lacked):
+    features = fields(3, 20)
+    with torch.no_grad():
+        features["a"][:, 6:] = 0.7
+    metric = SampledCorrelation(blocks=BLOCKS[:2], layers=layers)
+    metric(features, {})
+    assert metric.idle() == lacked
+
+
 # --- two processes ---
 
 #: name: (options, edges on rank 0, on rank 1)
@@ -266,12 +295,15 @@ def train_on_rank(rank, folder):
             for i, edges in enumerate(ranks[rank])
         ]
         mean_square = metric.last_mean_square().item()
-        results[case] = (steps, mean_square, metric.compute().item())
+        idle = metric.idle()
+        assert metric.edges == sum(ranks[rank])  # of this rank again
+        results[case] = (steps, mean_square, metric.compute().item(), idle)
     for edges in (20, 1 + 19 * rank):
         constant = torch.ones(edges, 6, dtype=torch.float64, requires_grad=True)
         metric = SampledCorrelation("x", dist_sync_on_step=True)
         value, grad = value_and_gradient(metric, {"x": constant})
         assert value == 0 and not grad.any()
+        assert metric.idle() == "channels"
     features = fields(100 * rank, 13 + rank, torch.float32)
     results["drawn"] = [
         value_and_gradient(
@@ -318,6 +350,7 @@ def test_two_ranks_have_values_and_gradients_of_one_process(tmp_path):
                 )
         mean_square, epoch = metric.last_mean_square().item(), metric.compute().item()
         for each in found:
+            assert each[case][3] == ("edges" if case == "no edges" else None)
             assert each[case][1] == pytest.approx(mean_square, abs=RANKS_TOLERANCE)
             assert each[case][2] == pytest.approx(epoch, abs=RANKS_TOLERANCE)
 
