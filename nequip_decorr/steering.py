@@ -1,9 +1,14 @@
-"""What decides the coefficient at each step: a schedule, or a controller with state."""
+"""What decides the coefficient at each step: a schedule, or a controller with state.
+
+:class:`Course` applies either to a training, whose loader may change at a restart.
+"""
 
 from __future__ import annotations
 
+from math import inf, isfinite
 from typing import Any, Protocol
 
+from .progress import Progress, Scale, latest_end
 from .schedules import ControlLaw, Guard, Schedule, check_number, control, guard
 
 
@@ -12,6 +17,8 @@ class Steering(Protocol):
 
     #: whether it wants to be told the correlation after every step
     needs_measurement: bool
+    #: whether it needs an end of the training to stretch to
+    open_ended: bool
 
     def coefficient(self, position: float, horizon: float) -> float:
         """Coefficient at a position in steps or epochs, the horizon in the same."""
@@ -36,6 +43,7 @@ class Scheduled:
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
+        self.open_ended = schedule.kind != "constant" and schedule.stop is None
 
     def coefficient(self, position: float, horizon: float) -> float:
         """See :meth:`nequip_decorr.schedules.Schedule.at`."""
@@ -72,6 +80,7 @@ class Targeted:
     """
 
     needs_measurement = True
+    open_ended = False
 
     def __init__(
         self, law: ControlLaw, initial: float, delay: float, band: float
@@ -138,3 +147,85 @@ class Targeted:
         self.coeff = min(max(state["coeff"], self.law.minimum), self.law.maximum)
         self.error_average = state["error_average"]
         self.guard = Guard(best=state["best"], active=state["active"])
+
+
+class Course:
+    """The coefficient over a training, by its progress.
+
+    Args:
+        steering: decides the coefficient.
+        unit: ``step`` or ``epoch``, what its positions are counted in.
+        horizon: where its schedule ends, None for the end of the training.
+
+    Attributes:
+        position, end: where the training is and where it will end, in the unit;
+            infinity for an end that cannot be known. See :meth:`locate`.
+
+    Raises:
+        ValueError: for an unknown unit, or a horizon before the schedule starts.
+    """
+
+    def __init__(self, steering: Steering, unit: str, horizon: float | None) -> None:
+        if unit not in {"step", "epoch"}:
+            raise ValueError(f"expected `unit` to be step or epoch, got '{unit}'")
+        self.steering = steering
+        self.unit = unit
+        self._given = horizon
+        self._scale: Scale | None = None
+        self.position = 0.0
+        self.end = 0.0
+        if horizon is not None:
+            check_number("horizon", horizon)
+            self.coefficient()
+
+    @property
+    def horizon(self) -> float:
+        """Where the schedule ends."""
+        return self.end if self._given is None else float(self._given)
+
+    def coefficient(self) -> float:
+        """Coefficient where the training is.
+
+        Raises:
+            ValueError: when the schedule needs an end that is not known, or ends before
+                it starts.
+        """
+        if self.steering.open_ended and not isfinite(self.horizon):
+            raise ValueError(
+                f"expected a horizon for a schedule that changes, got a training "
+                f"without an end in {self.unit}s; set trainer.max_{self.unit}s, or "
+                f"`horizon`"
+            )
+        return self.steering.coefficient(self.position, self.horizon)
+
+    def check(self, max_epochs: int, max_steps: int, restarts: bool) -> None:
+        """Check what the limits of a Trainer say before its data are known.
+
+        Raises:
+            ValueError: see :meth:`coefficient`.
+        """
+        end = latest_end(self.unit, max_epochs, max_steps)
+        # steps before a restart may have been longer or shorter
+        fixed = self.unit == "epoch" or not restarts
+        if end is not None and (fixed or end == inf):
+            self.position, self.end = 0.0, end
+            self.coefficient()
+
+    def locate(self, now: Progress, max_epochs: int, max_steps: int) -> None:
+        """Set ``position`` and ``end``; the first call fixes the scale of steps."""
+        if self._scale is None:
+            self._scale = Scale(self.unit, now.steps_per_epoch)
+        self.position = self._scale.position(now)
+        self.end = self._scale.end(now, max_epochs, max_steps)
+
+    def state(self) -> dict[str, Any]:
+        """What a restart needs: that of the steering, and the scale of steps."""
+        scale = self._scale
+        steps = {} if scale is None else {"steps_per_epoch": scale.steps_per_epoch}
+        return {"steering": self.steering.state(), **steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+        self.steering.restore(state["steering"])
+        if "steps_per_epoch" in state:
+            self._scale = Scale(self.unit, state["steps_per_epoch"])
