@@ -16,6 +16,9 @@ from nequip_decorr.md.engine import Array
 from nequip_decorr.paths import split_index
 from nequip_decorr.species import OPTION
 
+#: How programs call velocities in extended XYZ; ase itself writes momenta.
+VELOCITY_COLUMNS = ("vel", "velo", "velocity", "velocities")
+
 
 def read_structures(path: str | Path) -> list[Atoms]:
     """Read all structures of any file that ase reads.
@@ -73,10 +76,10 @@ def prepare_structures(
             atoms.set_constraint()
         if keep_velocities:
             _check_velocities(atoms, name)
-        elif atoms.has("momenta"):
-            if atoms.arrays["momenta"].any():
-                moving.append(name)
-            del atoms.arrays["momenta"]
+            continue
+        momenta = atoms.arrays.pop("momenta", None)
+        if _foreign_velocities(atoms) or (momenta is not None and momenta.any()):
+            moving.append(name)
     lines = []
     if fixed:
         lines.append(f"constraints of {_first(fixed)} are dropped: all atoms move")
@@ -206,8 +209,18 @@ def _first(names: Sequence[str]) -> str:
     return names[0] + (f" and of {len(names) - 1} more" if len(names) > 1 else "")
 
 
+def _foreign_velocities(atoms: Atoms) -> str | None:
+    """Column of velocities that ase reads and does not use: their unit is not known."""
+    return next((name for name in VELOCITY_COLUMNS if atoms.has(name)), None)
+
+
 def _check_velocities(atoms: Atoms, name: str) -> None:
-    momenta = atoms.get_momenta()
+    momenta, foreign = atoms.get_momenta(), _foreign_velocities(atoms)
+    if foreign is not None and not atoms.has("momenta"):
+        raise ValueError(
+            f"expected velocities in {name} that ase knows, got a column {foreign!r} "
+            "without a unit; write the file again after atoms.set_velocities(...)"
+        )
     if not np.isfinite(momenta).all():
         raise ValueError(f"expected finite velocities in {name}, got NaN or infinity")
     if not momenta.any():

@@ -180,6 +180,15 @@ def test_velocities_to_keep_that_are_none():
             prepared(moving(), atoms, keep=True)
 
 
+def test_a_column_of_velocities_has_no_unit(tmp_path):
+    path = tmp_path / "gpumd.xyz"
+    path.write_text("1\nProperties=species:S:1:pos:R:3:vel:R:3\nAr 0 0 0 0.1 0 0\n")
+    (line,) = prepared(*read_structures(path))[1]
+    assert line.startswith("velocities of gpumd.xyz#0 are not used")
+    with pytest.raises(ValueError, match="got a column 'vel' without a unit"):
+        prepared(*read_structures(path), keep=True)
+
+
 @pytest.mark.parametrize("conserve_total", [False, True])
 def test_kept_momenta_lose_the_motion_of_the_whole_at_most(conserve_total):
     atoms = molecule("H2O")
