@@ -116,3 +116,11 @@ def test_home_is_found_where_shells_leave_it(tmp_path, monkeypatch, capsys, opti
 def test_a_home_that_is_not_there():
     with pytest.raises(ValueError, match="a home folder for ~nobody-at-all/run"):
         user_path("~nobody-at-all/run")
+
+
+@pytest.mark.parametrize("name", ["T@1200K/start.extxyz", "start@1.extxyz"])
+def test_a_file_of_the_shorter_name_is_another(tmp_path, name):
+    path = frames(tmp_path / name)
+    (tmp_path / name.partition("@")[0]).write_text("notes")
+    assert split_index(path) == (path, None)
+    assert sizes(read_structures(path)) == [1, 2, 3]

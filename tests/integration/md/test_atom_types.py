@@ -16,6 +16,8 @@ from nequip_decorr.md import Protocol, load_model, results, run_stability
 from nequip_decorr.md.engines import loader
 from tests.integration import commands
 
+pytestmark = pytest.mark.slow
+
 ION_MAP = {"Hf": "Hf_ion", "O": "O_ion"}
 CUTOFFS = {"Hf_ion": 3.5, "O_ion": {"Hf_ion": 2.6, "O_ion": 2.0}}
 OPTION = ["--atom-types", "Hf=Hf_ion", "O=O_ion"]
@@ -220,7 +222,6 @@ def test_inspect_takes_a_map(tmp_path, checkpoint):
     assert refused.output.count("\n") == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "engine"), [("compiled", "ase"), ("batched", "torchsim")]
 )

@@ -9,6 +9,8 @@ from ase.constraints import FixAtoms
 from nequip_decorr.md import results
 from tests.integration import commands
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["--horizon-ps", "0.01", "--temperature", "300", "--replicas", "1"]
 
 
