@@ -4,51 +4,55 @@
 # make test         all tests (make test-fast leaves out the slow ones)
 # make overhead     cost of the term in training steps, into benchmarks/overhead.md
 # make lint         formatting, lint, types, layering
+#
+# VENV=/some/folder puts the environment elsewhere. It has to be elsewhere when the path of
+# this folder has a space in it: torch.compile then finds none of torch's libraries.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-BIN := .venv/bin
+VENV ?= .venv
+BIN = $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: quickstart overhead evidence evidence-small test test-fast coverage lint format clean
 
-.venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	@# torch alone first: pip would fetch a newer build for the others to agree on
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-quickstart: .venv/installed
+quickstart: $(VENV)/installed
 	$(BIN)/python benchmarks/quickstart.py
 
 GRID ?= cpu
 
-evidence: .venv/installed
+evidence: $(VENV)/installed
 	$(BIN)/python -m benchmarks.hfox.evidence --grid $(GRID)
 
-evidence-small: .venv/installed
+evidence-small: $(VENV)/installed
 	$(BIN)/python -m benchmarks.hfox.evidence --grid small
 
-overhead: .venv/installed
+overhead: $(VENV)/installed
 	$(BIN)/python benchmarks/overhead.py
 
-test: .venv/installed
+test: $(VENV)/installed
 	$(BIN)/pytest -n 2 --dist loadscope
 
-test-fast: .venv/installed
+test-fast: $(VENV)/installed
 	$(BIN)/pytest -n 2 -m 'not slow'
 
-coverage: .venv/installed
+coverage: $(VENV)/installed
 	$(BIN)/pytest -n 2 --dist loadscope --cov
 	$(BIN)/coverage report --skip-covered
 
-lint: .venv/installed
+lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: .venv/installed
+format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
