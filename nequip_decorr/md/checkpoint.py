@@ -96,9 +96,8 @@ class RunFolder:
         # a run killed as it began has left some of these and no manifest
         ours = {"replicas", "state", "frames", "lock", "run.json", "run.json.part"}
         try:
-            there = (
-                {p.name for p in self.path.iterdir()} if self.path.exists() else ours
-            )
+            made = self.path.exists()
+            there = {p.name for p in self.path.iterdir()} if made else set()
             if "run.json" not in there and there - ours:
                 raise ValueError(
                     f"expected a new folder or one of `nequip-decorr md`, got "
@@ -108,10 +107,12 @@ class RunFolder:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             return (self.path / "lock").open("w", encoding="utf-8")
         except OSError as error:
-            raise type(error)(
+            refused = type(error)(
                 f"expected a folder for the run that can be written, got {self.path} "
                 f"({error.strerror}); choose another --out"
-            ) from error
+            )
+            refused.errno = error.errno
+            raise refused from error
 
     def recognise(self, fingerprint: Mapping[str, float]) -> None:
         """Keep what the model says of the first structure, or compare it.

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
-import signal
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +26,7 @@ from nequip_decorr.md.models import ModelHandle, calculator_model, load_model
 from nequip_decorr.md.progress import Display
 from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.replica import Plan, describe
+from nequip_decorr.md.session import caught_signals, machine, torch_threads
 from nequip_decorr.md.structures import (
     check_structures,
     prepare_structures,
@@ -39,12 +34,7 @@ from nequip_decorr.md.structures import (
     structure_hash,
     structure_name,
 )
-from nequip_decorr.md.workers import (
-    run_in_processes,
-    shared_steps,
-    threads,
-    use_threads,
-)
+from nequip_decorr.md.workers import run_in_processes, shared_steps
 from nequip_decorr.species import MAP_KEY
 
 #: Wall time between two writings of the result file while replicas run, s.
@@ -202,7 +192,7 @@ class _Run:
         self.engine = engine
         self.processes = processes
         self.plans = plan_replicas(structures, protocol)
-        self.machine = _machine(engine, device, processes)
+        self.machine = machine(engine, device, processes)
         self.written_at = time.monotonic()
 
     def go(self, save_every_s: float, console: Console | None) -> results.RunResult:
@@ -230,7 +220,7 @@ class _Run:
             timestep_fs=self.protocol.timestep_fs,
             console=console,
         )
-        with _caught_signals() as caught, _torch_threads(), display:
+        with caught_signals() as caught, torch_threads(), display:
 
             def poll() -> bool:
                 display.refresh()
@@ -357,56 +347,3 @@ def _structures(structures: str | Path | Atoms | Sequence[Atoms]) -> list[Atoms]
     if isinstance(structures, str | Path):
         return read_structures(structures)
     return [structures] if isinstance(structures, Atoms) else list(structures)
-
-
-def _machine(engine: str, device: str, processes: int) -> dict[str, Any]:
-    packages = ("nequip-decorr", "nequip", "nequip-allegro", "torch", "ase", "numpy")
-    return {
-        "host": platform.node(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-        "engine": engine,
-        "device": device,
-        "processes": processes,
-        "threads": threads(),
-        "written": datetime.datetime.now(datetime.timezone.utc).isoformat(
-            "T", "seconds"
-        ),
-    }
-
-
-@contextmanager
-def _torch_threads() -> Iterator[None]:
-    before = use_threads(threads())
-    try:
-        yield
-    finally:
-        use_threads(before)
-
-
-@contextmanager
-def _caught_signals() -> Iterator[list[int]]:
-    """Turn the first SIGINT or SIGTERM into an entry of a list.
-
-    Outside the main thread nothing is caught: Python forbids it.
-    """
-    caught: list[int] = []
-    before: dict[signal.Signals, Any] = {}
-
-    def note(number: int, _: object) -> None:
-        caught.append(number)
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-    try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            before[signum] = signal.signal(signum, note)
-    except ValueError:
-        before.clear()
-    try:
-        yield caught
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
