@@ -1,13 +1,12 @@
 """How far a training is: exact, and the same for whatever loader it runs with.
 
 Epochs with the fraction of the present one are what an optimizer step means at any
-batch size, number of ranks or gradient accumulation. Fractions, so that a restart finds
-every position bit by bit; no state, no torch.
+batch size, number of ranks or gradient accumulation. One division of whole numbers
+gives each position, so that a restart finds it bit by bit; no state, no torch.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
 from math import ceil, inf, isfinite
 from typing import Any, NamedTuple
 
@@ -28,15 +27,6 @@ class Progress(NamedTuple):
     steps_per_epoch: int | None
     global_step: int
 
-    @property
-    def epochs(self) -> Fraction:
-        """Epochs completed and the fraction of the present one, if it has a length."""
-        if self.steps_per_epoch is None:
-            return Fraction(self.epoch)
-        # Lightning may resume beyond the end of an epoch that has fewer batches now
-        done = min(self.step, self.steps_per_epoch)
-        return self.epoch + Fraction(done, self.steps_per_epoch)
-
     def enters(self, every: int) -> bool:
         """Whether a term that enters every so many steps does so in this one.
 
@@ -53,10 +43,13 @@ def read_progress(trainer: Any, batch_idx: int) -> Progress:
     """
     batches = trainer.num_training_batches
     accumulate = trainer.accumulate_grad_batches
+    length = ceil(batches / accumulate) if isfinite(batches) else None
+    step = batch_idx // accumulate
     return Progress(
         epoch=trainer.current_epoch,
-        step=batch_idx // accumulate,
-        steps_per_epoch=ceil(batches / accumulate) if isfinite(batches) else None,
+        # it may resume beyond the end of an epoch that has fewer batches now
+        step=step if length is None else min(step, length),
+        steps_per_epoch=length,
         global_step=trainer.global_step,
     )
 
@@ -81,7 +74,9 @@ class Scale(NamedTuple):
         """
         if self._counts_global_steps(now):
             return float(now.global_step)
-        return float(now.epochs * self._units_per_epoch)
+        if now.steps_per_epoch is None:
+            return float(now.epoch)
+        return self._count(now.epoch, now.step, now.steps_per_epoch)
 
     def end(self, now: Progress, max_epochs: int, max_steps: int) -> float:
         """Where the training will end; infinity when that cannot be known.
@@ -92,19 +87,20 @@ class Scale(NamedTuple):
         """
         if self._counts_global_steps(now):
             return inf if max_steps == -1 else float(max_steps)
-        ends = [] if max_epochs == -1 else [Fraction(max_epochs)]
+        ends = [] if max_epochs == -1 else [self._count(max_epochs, 0, 1)]
         if max_steps != -1 and now.steps_per_epoch is not None:
-            left = Fraction(max_steps - now.global_step, now.steps_per_epoch)
-            ends.append(now.epochs + left)
-        return float(min(ends) * self._units_per_epoch) if ends else inf
+            left = max_steps - now.global_step
+            ends.append(self._count(now.epoch, now.step + left, now.steps_per_epoch))
+        return min(ends, default=inf)
 
     def _counts_global_steps(self, now: Progress) -> bool:
         unknown = self.steps_per_epoch is None or now.steps_per_epoch is None
         return self.unit == "step" and unknown
 
-    @property
-    def _units_per_epoch(self) -> int:
-        return 1 if self.unit == "epoch" else self.steps_per_epoch or 1
+    def _count(self, epochs: int, steps: int, steps_per_epoch: int) -> float:
+        """Epochs and optimizer steps in the unit, the nearest float to what it is."""
+        units = 1 if self.unit == "epoch" else self.steps_per_epoch or 1
+        return (epochs * steps_per_epoch + steps) * units / steps_per_epoch
 
 
 def latest_end(unit: str, max_epochs: int, max_steps: int) -> float | None:

@@ -2,11 +2,12 @@
 
 from fractions import Fraction
 from math import inf
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import strategies as st
 
-from nequip_decorr.progress import Progress, Scale, latest_end
+from nequip_decorr.progress import Progress, Scale, latest_end, read_progress
 from nequip_decorr.schedules import Schedule
 from nequip_decorr.steering import Course, Scheduled
 
@@ -23,7 +24,6 @@ def at(epoch, step, length, before=0):
 
 def test_by_hand():
     now = at(epoch=2, step=3, length=4)
-    assert now.epochs == Fraction(11, 4)
     assert Scale("epoch", 10).position(now) == 2.75
     # steps as they were when the training started, ten in an epoch
     assert Scale("step", 10).position(now) == 27.5
@@ -63,9 +63,24 @@ def test_what_max_steps_leaves_is_the_same_at_every_step(
     assert len(ends) == 1
 
 
+@holds_for(UNITS, LENGTHS, LENGTHS, st.integers(0, 10**4), st.data())
+def test_a_position_is_the_nearest_float(unit, start, length, epoch, data):
+    step = data.draw(st.integers(0, length - 1))
+    units = start if unit == "step" else 1
+    exact = float((epoch + Fraction(step, length)) * units)
+    assert Scale(unit, start).position(at(epoch, step, length)) == exact
+
+
 def test_an_epoch_that_lightning_resumes_beyond_its_end_is_over():
     # a checkpoint after 5 batches, resumed with batches of which an epoch has 2
-    assert at(epoch=1, step=5, length=2).epochs == 2
+    trainer = SimpleNamespace(
+        num_training_batches=2,
+        accumulate_grad_batches=1,
+        current_epoch=1,
+        global_step=10,
+    )
+    now = read_progress(trainer, batch_idx=5)
+    assert Scale("epoch", 5).position(now) == 2
 
 
 def test_a_loader_without_a_length_counts_what_there_is():
@@ -121,7 +136,7 @@ def curve(course, loaders, max_epochs):
         for step in range(length):
             now = Progress(epoch, step, length, made)
             course.locate(now, max_epochs, -1)
-            found[now.epochs] = course.coefficient()
+            found[epoch + Fraction(step, length)] = course.coefficient()
             made += 1
     return found
 
