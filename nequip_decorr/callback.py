@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from inspect import signature
-from math import ceil, isfinite
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
@@ -14,18 +13,18 @@ from . import __version__, _host
 from ._options import is_whole, plain
 from .features import Features, check_kind, check_layers, find_features, tap
 from .functional import VARIANCE_FLOOR
-from .logs import block_values, restart_line
+from .logs import block_values, idle_line, restart_line
 from .metric import EdgeCorrelation
+from .progress import read_progress
 from .sampled import MAX_CHANNELS, MAX_EDGES, SampledCorrelation
 from .schedules import (
     OPTIONS,
     SCHEDULES,
     ControlLaw,
     Schedule,
-    check_number,
     refuse_unused,
 )
-from .steering import Scheduled, Steering, Targeted
+from .steering import Course, Scheduled, Steering, Targeted
 
 
 class EdgeDecorrelation(Callback):
@@ -49,13 +48,22 @@ class EdgeDecorrelation(Callback):
               direction: down     # up, down or bump
               coeff: 3.0          # the largest coefficient
               unit: step          # or epoch: delay, start, stop, horizon are in these
-              horizon: null       # null: trainer.max_epochs or trainer.max_steps
+              horizon: null       # null: the end of the training
               delay: 0            # the term is off before this
               floor: 0.0          # the smallest coefficient once it is on
               features: null      # or messages, tensors, node; see below
 
     The same without editing the list: ``nequip-train -cn config
     +nequip_decorr=cosine``.
+
+    The coefficient follows the progress of the training, epochs and the fraction of the
+    present one. It is the same at equal progress for any batch size, number of ranks,
+    ``accumulate_grad_batches`` and ``limit_train_batches``, also when a restart changes
+    them. A longer training (``max_epochs``) stretches a schedule without ``horizon`` or
+    ``stop``, and the log says so.
+
+    Several terms, for example of edges and tensors or of different layers, are several
+    callbacks with a different ``name`` each.
 
     Logged: ``loss_coeff/edge_correlation`` and ``train_loss_step/edge_correlation`` at
     each step, ``train_loss_epoch/edge_correlation`` and ``val0_epoch/edge_correlation``
@@ -69,8 +77,12 @@ class EdgeDecorrelation(Callback):
         schedule: how the coefficient changes; ``target`` holds a level by feedback.
         coeff: largest coefficient (``target``: the initial one). 0 only monitors.
         direction: ``up``, ``down`` or ``bump``, for linear, cosine and cyclical.
-        unit: ``step`` or ``epoch``; both follow the trainer's ``global_step``.
-        horizon: when the schedule ends; null takes the trainer's.
+        unit: what ``delay``, ``start``, ``stop`` and ``horizon`` count: ``epoch``, also
+            fractions of one, or ``step``, optimizer steps as long as they were when the
+            training (or the term, at a restart) started. For a loader without a length,
+            ``global_step`` or whole epochs.
+        horizon: when the schedule ends; null takes the end of the training, by
+            ``trainer.max_epochs`` or ``trainer.max_steps``, whichever comes first.
         delay: the term is off before this.
         start: where the shape begins (default: at ``delay``).
         stop: where the shape ends (default: at ``horizon``).
@@ -79,9 +91,10 @@ class EdgeDecorrelation(Callback):
         target: for ``target``: the debiased mean rho^2 to hold, in (0, 1).
         rate: for ``target``: gain, see :class:`nequip_decorr.schedules.ControlLaw`.
         max_coeff: for ``target``: largest coefficient.
-        guard_monitor: for ``target``: logged validation force error to guard.
+        guard_monitor: for ``target``: logged validation force error to guard;
+            ``val0_`` is the first validation set.
         guard_band: for ``target``: how far it may be above its best, relatively.
-        name: name of the term in the loss and in the logs.
+        name: name of the term in the loss, in the logs and in checkpoints.
         monitor: also measure on the validation data.
         features: what is decorrelated. null takes the scalar edge features of an
             Allegro model (``edge``) or the radial weights of a NequIP GNN (``radial``,
@@ -99,15 +112,20 @@ class EdgeDecorrelation(Callback):
             :class:`nequip_decorr.sampled.SampledCorrelation`; validation uses all.
         every_n_steps: the term enters every so many optimizer steps, there with its
             coefficient times this number, so that it weighs the same on average and
-            costs less (lazy regularisation, arXiv:1912.04958). For small coefficients:
+            costs less (lazy regularisation, arXiv:1912.04958). Each epoch begins one
+            step later, so that in this many epochs it enters once for each batch of a
+            loader that does not shuffle. For small coefficients:
             against each step, 4 cost 2 % in forces with 0.3, 7 % with a cosine from 3
             (``benchmarks/hfox``). ``target`` measures at these steps. What is logged as
             coefficient is the average.
 
+    A warning says when, in an epoch, the term met no edges or only constant channels.
+
     Raises:
-        ValueError: before training starts, for options out of range, a model without
-            such features, a training without a loss, a term of the same name, SoftAdapt
-            or ConFIG.
+        ValueError: before the first step, for options out of range, a schedule that
+            does not fit the length of the training, a model without such features, a
+            training without a loss, another metric or term of the same name, a
+            ``guard_monitor`` that is not logged, SoftAdapt or ConFIG.
         FloatingPointError: in training, when what was drawn of a batch is not finite,
             before it reaches the weights.
     """
@@ -155,10 +173,6 @@ class EdgeDecorrelation(Callback):
                 f"expected `schedule` to be one of {SCHEDULES}, got '{schedule}'"
             )
         refuse_unused(schedule, options, _defaults())
-        if unit not in {"step", "epoch"}:
-            raise ValueError(f"expected `unit` to be step or epoch, got '{unit}'")
-        if horizon is not None:
-            check_number("horizon", horizon)
         self.steering: Steering
         if schedule == "target":
             if target is None:
@@ -172,10 +186,10 @@ class EdgeDecorrelation(Callback):
             self.steering = Scheduled(
                 Schedule(schedule, coeff, direction, floor, delay, start, stop, cycles)
             )
+        self._course = Course(self.steering, unit, horizon)
         self.schedule = schedule
+        self.delay = delay
         self.coeff = coeff
-        self.unit = unit
-        self.horizon = horizon
         self.guard_monitor = guard_monitor
         self.name = name
         self.monitor = monitor
@@ -203,15 +217,33 @@ class EdgeDecorrelation(Callback):
         self._taps: list[Any] = []
         self._loss_term: SampledCorrelation | None = None
         self._monitors: list[EdgeCorrelation] = []
-        self._resolved_horizon = 0.0
-        self._steps_per_unit = 1.0
+        self._names: frozenset[str] = frozenset()
+        self._at_start = True
+        self._said_idle = False
         self._step_of_batch = 0
         self._coefficient = 0.0
+
+    @property
+    def state_key(self) -> str:
+        """By the term's name, so that several terms have their state in a checkpoint.
+
+        By the instance before ``setup``: Lightning would refuse two of one name when
+        it builds the Trainer, without saying what to do.
+        """
+        which = {"name": self.name} if self._names else {"id": id(self)}
+        return str(self._generate_state_key(**which))
 
     # --- before training ---
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Find the features, and add the term and the monitors once."""
+        """Check what can be known now; add the term and the monitors once."""
+        names = [each.name for each in _terms(trainer)]
+        if names.count(self.name) > 1:
+            raise ValueError(
+                f"expected decorrelation terms of different names, got two called "
+                f"'{self.name}'; set another `name` for one of them"
+            )
+        self._names = frozenset(names)
         model = _host.sole_model(pl_module)
         self._found = find_features(model, self.features, self.field, self.layer_dim)
         check_layers(
@@ -230,6 +262,10 @@ class EdgeDecorrelation(Callback):
                     "expected `training_module.loss` to be a loss, got null; configure "
                     "one, for example nequip.train.EnergyForceLoss"
                 )
+            restarts = trainer.ckpt_path is not None
+            self._course.check(trainer.max_epochs, trainer.max_steps, restarts)
+            if self.steering.needs_measurement:
+                _host.check_guard(trainer, pl_module, self.guard_monitor)
             self._loss_term = SampledCorrelation(
                 blocks=self._found.blocks,
                 dist_sync_on_step=True,
@@ -238,7 +274,7 @@ class EdgeDecorrelation(Callback):
             )
             self._loss_term.checked_by_callback = True
             _host.add_metric(pl_module.loss, self.name, self._loss_term)
-            _host.set_coefficient(pl_module.loss, self.name, 0.0)
+            self._set_coefficient(pl_module, 0.0)
         if self.monitor and not self._monitors:
             for manager in pl_module.val_metrics:
                 if manager is not None:
@@ -250,27 +286,15 @@ class EdgeDecorrelation(Callback):
                     self._monitors.append(metric)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Fix the horizon and say what will happen."""
-        self._steps_per_unit, self._resolved_horizon = self._find_horizon(trainer)
-        log = _host.rank_zero_logger(__name__)
+        """Say what will happen."""
+        self._at_start = True
         if self._found is None:  # pragma: no cover
             raise RuntimeError("expected `setup` to have run before `on_train_start`")
-        log.info(
+        _host.rank_zero_logger(__name__).info(
             f"{__package__} {__version__}: {self._found.title}; "
             f"schedule {self.schedule}, coefficient {self.coeff}"
             + ("" if self.coeff > 0 else " (monitor only)")
         )
-        position = self._position(trainer)
-        # fails here, not at the first batch, when the schedule ends before it starts
-        self.steering.coefficient(position, self._resolved_horizon)
-        # not through the module's hyper-parameters, which go into checkpoints
-        for logger in trainer.loggers:
-            logger.log_hyperparams({self.name: self._ran_with()})
-        if trainer.ckpt_path is not None:
-            line = restart_line(
-                self._restored_settings, self._ran_with(), trainer.global_step
-            )
-            log.info(f"{__package__}: {line}")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave the model as it was."""
@@ -287,14 +311,19 @@ class EdgeDecorrelation(Callback):
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Set the coefficient, by whatever others have set in the meantime."""
+        now = read_progress(trainer, batch_idx)
+        self._course.locate(now, trainer.max_epochs, trainer.max_steps)
+        if self._loss_term is not None:
+            self._coefficient = self._course.coefficient()
+        if self._at_start:
+            self._at_start = False
+            self._report(trainer)
         if self._loss_term is None:
             return
-        step, every = trainer.global_step, self.every_n_steps
-        self._coefficient = self.steering.coefficient(
-            self._position(trainer), self._resolved_horizon
-        )
-        now = self._coefficient * every if step % every == 0 else 0.0
-        _host.set_coefficient(pl_module.loss, self.name, now)
+        every = self.every_n_steps
+        enters = now.enters(every)
+        self._set_coefficient(pl_module, self._coefficient * every * enters)
+        step = now.global_step
         self._step_of_batch = step
         self._loss_term.step = step
         # schedules of NequIP's coefficients may turn it off and on
@@ -326,8 +355,14 @@ class EdgeDecorrelation(Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Have NequIP log the epoch's value though the last step may be without it."""
         term = self._loss_term
-        if term is not None and term.update_called:
-            _host.set_coefficient(pl_module.loss, self.name, self._coefficient)
+        if term is None or not term.update_called:
+            return
+        self._set_coefficient(pl_module, self._coefficient)
+        lacked = None if self._said_idle else term.idle()
+        if lacked is not None and self._found is not None:
+            self._said_idle = True
+            line = idle_line(self.name, lacked, self._found.rows, trainer.current_epoch)
+            _host.rank_zero_logger(__name__).warning(f"{__package__}: {line}")
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the diagnosis of each layer over the validation data."""
@@ -337,7 +372,8 @@ class EdgeDecorrelation(Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Tell a controller the validation force error."""
-        if not self.steering.needs_measurement:
+        steered = self.steering.needs_measurement and self._loss_term is not None
+        if not (steered and trainer.state.fn == "fit"):
             return
         metrics = trainer.callback_metrics
         if self.guard_monitor not in metrics:
@@ -355,13 +391,16 @@ class EdgeDecorrelation(Callback):
     # --- checkpoints ---
 
     def state_dict(self) -> dict[str, Any]:
-        """Settings and the controller's state, Python numbers and strings only."""
-        return {"settings": self._ran_with(), "steering": self.steering.state()}
+        """Settings and what :class:`nequip_decorr.steering.Course` needs.
+
+        Python numbers and strings only.
+        """
+        return {"settings": self._ran_with(), **self._course.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the controller; settings are those of the present config."""
+        """Take up the course; settings are those of the present config."""
         self._restored_settings = state_dict["settings"]
-        self.steering.restore(state_dict["steering"])
+        self._course.restore(state_dict)
 
     def on_save_checkpoint(
         self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
@@ -375,35 +414,36 @@ class EdgeDecorrelation(Callback):
         """Settings, with the horizon that the schedule was stretched to."""
         if "horizon" not in OPTIONS[self.schedule]:
             return self._settings
-        return {**self._settings, "horizon": self._resolved_horizon}
+        return {**self._settings, "horizon": self._course.horizon}
 
     def _untap(self) -> None:
         for handle in self._taps:
             handle.remove()
         self._taps = []
 
-    def _find_horizon(self, trainer: Any) -> tuple[float, float]:
-        """Steps in a unit, and the horizon in units."""
-        steps_per_unit = 1.0
-        if self.unit == "epoch":
-            batches = trainer.num_training_batches
-            steps_per_unit = float(ceil(batches / trainer.accumulate_grad_batches))
-        if self.horizon is not None:
-            return steps_per_unit, float(self.horizon)
-        total = float(trainer.estimated_stepping_batches)
-        open_ended = "stop" in OPTIONS[self.schedule] and (
-            self._settings["stop"] is None
-        )
-        if open_ended and not isfinite(total):
-            raise ValueError(
-                f"expected a horizon for schedule {self.schedule}, got a trainer "
-                f"without max_epochs and max_steps; set one, or `horizon`"
-            )
-        return steps_per_unit, total / steps_per_unit
+    def _set_coefficient(self, pl_module: Any, coeff: float) -> None:
+        _host.set_coefficient(pl_module.loss, self.name, coeff, self._names)
 
-    def _position(self, trainer: Any) -> float:
-        steps = trainer.global_step
-        return float(steps // self._steps_per_unit if self.unit == "epoch" else steps)
+    def _report(self, trainer: Any) -> None:
+        """Say at the first batch, when Lightning's counters are right, what changed."""
+        log = _host.rank_zero_logger(__name__)
+        if self.coeff > 0 and self.delay >= self._course.end:
+            log.warning(
+                f"{__package__}: '{self.name}' stays off, its `delay` {self.delay} is "
+                f"not before the end of the training, at {self._course.end:g}"
+            )
+        # not through the module's hyper-parameters, which go into checkpoints
+        for logger in trainer.loggers:
+            logger.log_hyperparams({self.name: self._ran_with()})
+        if trainer.ckpt_path is not None:
+            line = restart_line(
+                self._restored_settings, self._ran_with(), trainer.global_step
+            )
+            log.info(f"{__package__}: {line}")
+
+
+def _terms(trainer: Any) -> list[EdgeDecorrelation]:
+    return [each for each in trainer.callbacks if isinstance(each, EdgeDecorrelation)]
 
 
 def _defaults() -> dict[str, Any]:

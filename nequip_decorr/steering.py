@@ -15,6 +15,8 @@ from .schedules import ControlLaw, Guard, Schedule, check_number, control, guard
 class Steering(Protocol):
     """Decides a coefficient; the state is made of Python numbers, for checkpoints."""
 
+    #: name of its schedule
+    kind: str
     #: whether it wants to be told the correlation after every step
     needs_measurement: bool
     #: whether it needs an end of the training to stretch to
@@ -43,6 +45,7 @@ class Scheduled:
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
+        self.kind = schedule.kind
         self.open_ended = schedule.kind != "constant" and schedule.stop is None
 
     def coefficient(self, position: float, horizon: float) -> float:
@@ -79,6 +82,7 @@ class Targeted:
             bounds among them, but for 0: there is no term then.
     """
 
+    kind = "target"
     needs_measurement = True
     open_ended = False
 
@@ -192,7 +196,7 @@ class Course:
         """
         if self.steering.open_ended and not isfinite(self.horizon):
             raise ValueError(
-                f"expected a horizon for a schedule that changes, got a training "
+                f"expected a horizon for schedule {self.steering.kind}, got a training "
                 f"without an end in {self.unit}s; set trainer.max_{self.unit}s, or "
                 f"`horizon`"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -106,3 +107,44 @@ def test_a_rank_without_edges_counts_for_nothing(tmp_path: Path) -> None:
     one = one_process(tmp_path / "one", *COMMON, *files)
     two = two_processes(tmp_path / "two", *COMMON, *files)
     compare(one, two)
+    assert "had no effect" not in two.output
+
+
+def test_a_restart_on_two_ranks_stays_on_the_curve(tmp_path: Path) -> None:
+    flags = (
+        "+nequip_decorr=cosine",
+        "nequip_decorr.delay=1",
+        "nequip_decorr.horizon=13",
+        "data.train_dataloader.batch_size=2",
+    )
+    first = train(tmp_path / "first", *flags, "trainer.max_epochs=1")
+    checkpoint = first.folder / "last.ckpt"
+    second = two_processes(
+        tmp_path / "second",
+        *flags,
+        "trainer.max_epochs=2",
+        "+trainer.strategy=ddp",
+        f"++ckpt_path={checkpoint}",
+    )
+    # five steps of ten frames made the first epoch, three of the two ranks the second
+    expected = [
+        0.0,
+        *(k / 12 for k in range(4)),
+        *(4 / 12 + k * 5 / 36 for k in range(3)),
+    ]
+    column = "loss_coeff/edge_correlation"
+    got = first.column(column) + second.column(column)
+    assert got[0] == 0
+    assert got[1:] == pytest.approx(
+        [1.5 * (1 + math.cos(math.pi * done)) for done in expected[1:]]
+    )
+    assert "restarted at step 5, unchanged" in second.output
+    back = train(
+        tmp_path / "back",
+        *flags,
+        "trainer.max_epochs=3",
+        f"++ckpt_path={second.folder / 'last.ckpt'}",
+    )
+    assert back.column(column) == pytest.approx(
+        [1.5 * (1 + math.cos(math.pi * (9 + k) / 12)) for k in range(4)] + [0.0]
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,79 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 def resume(run_: Run, folder: Path, *flags: str) -> Run:
     checkpoint = run_.folder / "epoch0.ckpt"
     return train(folder, *flags, f"++ckpt_path={checkpoint}", "trainer.max_epochs=3")
+
+
+def curve(run_: Run) -> dict[Fraction, float]:
+    """Coefficient of each optimizer step by progress, in epochs."""
+    epochs = [int(row["epoch"]) for row in run_.metrics if row.get(COEFFICIENT)]
+    values = run_.column(COEFFICIENT)
+    return {
+        epoch + Fraction(i - epochs.index(epoch), epochs.count(epoch)): value
+        for i, (epoch, value) in enumerate(zip(epochs, values, strict=True))
+    }
+
+
+#: how the loader of a restart may differ, and the steps that its epochs then have
+LOADERS = {
+    "fewer-steps": (("data.train_dataloader.batch_size=5",), 2),
+    "more-steps": (("data.train_dataloader.batch_size=1",), 10),
+    "accumulation": (("+trainer.accumulate_grad_batches=2",), 3),
+    "limited": (("+trainer.limit_train_batches=0.8",), 4),
+}
+UNITS = {
+    "step": ("nequip_decorr.delay=1", "nequip_decorr.horizon=13"),
+    "epoch": (
+        "nequip_decorr.unit=epoch",
+        "nequip_decorr.delay=0.2",
+        "nequip_decorr.horizon=2.6",
+    ),
+}
+
+
+def expected_coefficient(epochs: Fraction) -> float:
+    """From 3 to 0 along half a cosine, from a fifth of an epoch to 2.6 epochs."""
+    done = (float(epochs) - 0.2) / 2.4
+    return 0.0 if done < 0 else 1.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_restart_with_another_loader_stays_on_the_curve(
+    tmp_path: Path, loader: str, unit: str
+) -> None:
+    flags = ("+nequip_decorr=cosine", *UNITS[unit])
+    first = train(tmp_path / "first", *flags, "trainer.max_epochs=1")
+    changes, steps = LOADERS[loader]
+    second = resume(first, tmp_path / "second", *flags, *changes)
+    assert "unchanged" in second.output
+    found = {**curve(first), **curve(second)}
+    assert len(found) == STEPS + 2 * steps
+    for epochs, coefficient in found.items():
+        assert coefficient == pytest.approx(
+            expected_coefficient(epochs), rel=1e-12, abs=1e-12
+        )
+
+
+def test_the_last_step_of_a_training_with_max_steps_is_that_of_its_schedule(
+    tmp_path: Path,
+) -> None:
+    limits = ("+nequip_decorr=cosine", "trainer.max_epochs=-1")
+    whole = train(tmp_path / "whole", *limits, "+trainer.max_steps=12")
+    assert whole.column(COEFFICIENT) == pytest.approx(
+        [1.5 * (1 + math.cos(math.pi * step / 12)) for step in range(12)]
+    )
+    # Lightning makes one more step of the epoch that is over; then 6 are left, of
+    # which an epoch now has 2: the training ends after 1 + 6/2 epochs
+    second = train(
+        tmp_path / "second",
+        *limits,
+        "+trainer.max_steps=12",
+        f"++ckpt_path={whole.folder / 'epoch0.ckpt'}",
+        "data.train_dataloader.batch_size=5",
+    )
+    assert second.column(COEFFICIENT)[1:] == pytest.approx(
+        [1.5 * (1 + math.cos(math.pi * (1 + k / 2) / 4)) for k in range(6)]
+    )
 
 
 def test_turned_on_at_a_restart(tmp_path: Path, started: dict[str, Run]) -> None:
