@@ -43,6 +43,7 @@ _CONTEXT.set_forkserver_preload(
 
 def _enter(command: str, arguments: list[str], cwd: str, log: str) -> None:
     """In the child: become the command."""
+    atexit._clear()  # what the server has registered is for the server to do
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
