@@ -286,11 +286,14 @@ def check_guard(trainer: Any, pl_module: Any, monitor: str) -> None:
         ValueError: when there is no validation, or NequIP will not log the metric.
     """
     names = validation_names(pl_module)
-    if trainer.limit_val_batches == 0 or not names:
+    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    too_rare = every is not None and epochs != -1 and every > epochs
+    if trainer.limit_val_batches == 0 or not names or too_rare:
         raise ValueError(
-            f"expected validation data for `guard_monitor` '{monitor}' of schedule "
-            f"target, got none; set trainer.limit_val_batches and validation data, or "
-            f"choose another schedule"
+            f"expected validations for `guard_monitor` '{monitor}' of schedule target, "
+            f"got none in this training; see its validation data, "
+            f"trainer.limit_val_batches and trainer.check_val_every_n_epoch, or choose "
+            f"another schedule"
         )
     if monitor not in names and match(r"val\d+_(epoch|step)/|train_", monitor):
         raise ValueError(

@@ -47,7 +47,7 @@ OWN_NAMES = {
         ),
         (
             ("+nequip_decorr=target", "+trainer.limit_val_batches=0"),
-            "expected validation data for `guard_monitor` 'val0_epoch/forces_rmse'",
+            "expected validations for `guard_monitor` 'val0_epoch/forces_rmse'",
         ),
         (
             ("+nequip_decorr=cosine", "trainer.max_epochs=-1"),

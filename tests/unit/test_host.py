@@ -470,8 +470,13 @@ def test_the_names_in_validation_are_those_that_nequip_logs(module):
     assert "val1_epoch/weighted_sum" not in expected
 
 
+def trainer_with(**options):
+    quiet = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    return Trainer(**{"max_epochs": 4, **quiet, **options})
+
+
 def test_a_guard_needs_a_validation_metric(module):
-    trainer = SimpleNamespace(limit_val_batches=1.0)
+    trainer = trainer_with()
     _host.check_guard(trainer, module, "val0_epoch/forces_rmse")
     _host.check_guard(trainer, module, "my_validation/force_error")  # of others
     for name in (
@@ -481,8 +486,26 @@ def test_a_guard_needs_a_validation_metric(module):
     ):
         with pytest.raises(ValueError, match=f"validation metric, got '{name}'; set"):
             _host.check_guard(trainer, module, name)
-    trainer.limit_val_batches = 0.0
-    with pytest.raises(ValueError, match="expected validation data for `guard_mon"):
+
+
+@pytest.mark.parametrize(
+    ("options", "guarded"),
+    [
+        ({"check_val_every_n_epoch": 4}, True),
+        ({"check_val_every_n_epoch": 9, "max_epochs": -1}, True),
+        ({"check_val_every_n_epoch": None, "val_check_interval": 10}, True),
+        ({"check_val_every_n_epoch": 5, "fast_dev_run": True}, True),
+        ({"check_val_every_n_epoch": 5}, False),
+        ({"limit_val_batches": 0}, False),
+        ({"limit_val_batches": 0.0}, False),
+    ],
+)
+def test_a_guard_needs_a_validation(module, options, guarded):
+    trainer = trainer_with(**options)
+    if guarded:
+        _host.check_guard(trainer, module, "val0_epoch/forces_rmse")
+        return
+    with pytest.raises(ValueError, match="expected validations for `guard_mon"):
         _host.check_guard(trainer, module, "val0_epoch/forces_rmse")
 
 

@@ -2,12 +2,11 @@
 
 from fractions import Fraction
 from math import inf
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import strategies as st
 
-from nequip_decorr.progress import Progress, Scale, latest_end, read_progress
+from nequip_decorr.progress import Progress, Scale, latest_end
 from nequip_decorr.schedules import Schedule
 from nequip_decorr.steering import Course, Scheduled
 
@@ -69,18 +68,6 @@ def test_a_position_is_the_nearest_float(unit, start, length, epoch, data):
     units = start if unit == "step" else 1
     exact = float((epoch + Fraction(step, length)) * units)
     assert Scale(unit, start).position(at(epoch, step, length)) == exact
-
-
-def test_an_epoch_that_lightning_resumes_beyond_its_end_is_over():
-    # a checkpoint after 5 batches, resumed with batches of which an epoch has 2
-    trainer = SimpleNamespace(
-        num_training_batches=2,
-        accumulate_grad_batches=1,
-        current_epoch=1,
-        global_step=10,
-    )
-    now = read_progress(trainer, batch_idx=5)
-    assert Scale("epoch", 5).position(now) == 2
 
 
 def test_a_loader_without_a_length_counts_what_there_is():
