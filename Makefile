@@ -46,10 +46,13 @@ coverage: $(VENV)/installed
 	$(BIN)/pytest -n 2 --dist loadscope --cov
 	$(BIN)/coverage report --skip-covered
 
+# of Python, that types are checked for
+VERSIONS := 3.10 3.11 3.12 3.13
+
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(foreach version,$(VERSIONS),$(BIN)/mypy --python-version $(version) &&) true
 	$(BIN)/lint-imports
 
 format: $(VENV)/installed
