@@ -35,8 +35,8 @@ def configured_callbacks() -> list[EdgeDecorrelation]:
     Outside hydra, and without such a key, there are none, and nothing is imported.
 
     Raises:
-        ValueError: for an unknown option or one out of range, for two terms of one
-            name, and when the group was put where nobody reads it.
+        ValueError: for an unknown option or one out of range, and when the group was
+            put where nobody reads it.
     """
     hydra_config = sys.modules.get("hydra.core.hydra_config")
     if hydra_config is None or not hydra_config.HydraConfig.initialized():
@@ -54,11 +54,7 @@ def configured_callbacks() -> list[EdgeDecorrelation]:
         for key in map(str, config)
         if is_term(key) and config[key] is not None
     }
-    if not terms:
-        return []
-    callbacks = [new_callback(key, options) for key, options in terms.items()]
-    refuse_namesakes(dict(zip(terms, (each.name for each in callbacks), strict=True)))
-    return callbacks
+    return [new_callback(key, options) for key, options in terms.items()]
 
 
 def is_term(key: str) -> bool:
@@ -104,22 +100,3 @@ def new_callback(key: str, options: Any) -> EdgeDecorrelation:
                 f"'{name}'; the nearest one is '{near}'"
             )
     return EdgeDecorrelation(**options)
-
-
-def refuse_namesakes(names: Mapping[str, str]) -> None:
-    """Refuse terms of one name.
-
-    Args:
-        names: of the terms, by key of the config.
-
-    Raises:
-        ValueError: when two are the same.
-    """
-    first: dict[str, str] = {}
-    for key, name in names.items():
-        if name in first:
-            raise ValueError(
-                f"expected terms of different names, got '{name}' from `{first[name]}` "
-                f"and `{key}`; set `{key}.name`"
-            )
-        first[name] = key

@@ -150,6 +150,26 @@ def test_with_one_callback_that_is_no_list(tmp_path: Path) -> None:
 TENSORS = ("+nequip_decorr@nequip_decorr_tensors=constant", "+nequip_decorr=cosine")
 
 
+def test_two_terms(tmp_path: Path) -> None:
+    options = ("features=tensors", "name=tensor_correlation")
+    chosen = [f"nequip_decorr_tensors.{option}" for option in options]
+    both = train(tmp_path, *TENSORS, *chosen, ONE_EPOCH)
+    assert both.column(COEFFICIENT)[0] == 3.0
+    assert set(both.column("loss_coeff/tensor_correlation")) == {0.3}
+    for name in ("edge_correlation", "tensor_correlation"):
+        assert both.column(f"train_loss_step/{name}")
+
+
+def test_a_term_in_the_list_and_the_flag(tmp_path: Path) -> None:
+    listed = {"_target_": "nequip_decorr.EdgeDecorrelation", "name": "listed"}
+    config = config_with(tmp_path / "config", {"trainer.callbacks": [listed]})
+    flags = ("+nequip_decorr=constant", ONE_EPOCH)
+    both = train(tmp_path / "run", *flags, config=config)
+    assert set(both.column(COEFFICIENT)) == {0.3}
+    assert both.column("loss_coeff/listed")[0] == 3.0
+    assert b"nequip_decorr" not in (both.folder / "last.ckpt").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -160,7 +180,7 @@ TENSORS = ("+nequip_decorr@nequip_decorr_tensors=constant", "+nequip_decorr=cosi
         ),
         (
             [*TENSORS, "nequip_decorr_tensors.features=tensors"],
-            "expected terms of different names, got 'edge_correlation' from",
+            "terms of different names, got two called 'edge_correlation'; set another",
         ),
         (["+nequip_decorr@decorr=cosine"], "got them at `decorr`; choose it as"),
         (["+nequip_decorr@_global_=cosine"], "got them at `_global_`; choose it as"),
