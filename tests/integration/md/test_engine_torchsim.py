@@ -172,7 +172,7 @@ def test_a_frame_stays_as_it_was():
 @pytest.mark.parametrize("what", ["nan", "raise"])
 def test_one_bad_replica_leaves_alone_and_spoils_no_other(what):
     """One of four is thrown at a hole; the model then fails for the whole batch."""
-    how = protocol("nve", criteria=Criteria(max_atom_kinetic_kT=None))
+    how = protocol("nve", criteria=Criteria(max_atom_kinetic_eV=None))
     atoms = crystal()
     hole_A = atoms.positions[:, 0].max() + 1.0
     jobs = [job(index, atoms, how, 10.0) for index in range(4)]

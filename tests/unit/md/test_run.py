@@ -132,7 +132,7 @@ def test_half_the_step_tells_the_integrator_from_the_surface(tmp_path):
         half_step_repeat=True,
         criteria=Criteria(
             max_force_eV_per_A=None,
-            max_atom_kinetic_kT=None,
+            max_atom_kinetic_eV=None,
             max_temperature_K=None,
             runaway_sigma=None,
         ),
@@ -224,7 +224,7 @@ def test_a_finished_run_is_only_read(tmp_path):
 
 def test_failures_survive_a_resume(tmp_path):
     """Interrupted within the 50 fs of a hot spell: the same event, to the bit."""
-    criteria = Criteria(runaway_sigma=1e-9, max_atom_kinetic_kT=None)
+    criteria = Criteria(runaway_sigma=1e-9, stored_energy_eV_per_atom=0)
     protocol = replace(SHORT, criteria=criteria, horizon_ps=1.0, replicas=1, seed=3)
     whole = run_stability(springs(), crystal(), protocol, output=tmp_path / "whole")
     failure = whole.replicas[0].failure
