@@ -1,8 +1,9 @@
 """What a run does beside the model and the moving of atoms, timed step by step.
 
 A whole run is made as the command makes it, by an engine (this module is one, see
-:mod:`nequip_decorr.md.engines`) that has a clock at its two seams: to the model, and to
-the observer, who tests, records, saves and shows. Both times come from the same steps.
+:mod:`nequip_decorr.md.dynamics.engines`) that has a clock at its two seams: to the
+model, and to the observer, who tests, records, saves and shows. Both times come from
+the same steps.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from ase import Atoms
 from rich.console import Console
 from scipy import stats
 
-from nequip_decorr.md import Protocol, engines, run_stability
-from nequip_decorr.md.engine import Engine, Frame, Job, Observer
+from nequip_decorr.md import Protocol, run_stability
+from nequip_decorr.md.dynamics import engines
+from nequip_decorr.md.dynamics.contract import Engine, Frame, Job, Observer
 
 STRUCTURES = Path(__file__).resolve().parent.parent / "configs/data/hfo2_train.extxyz"
 TEMPERATURE_K = 300.0

@@ -32,9 +32,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nequip_decorr.md import Protocol, engines, load_model
-from nequip_decorr.md.engine import Frame, Job, MDState
-from nequip_decorr.md.replica import Plan, start_state, watch
+from nequip_decorr.md import Protocol, load_model
+from nequip_decorr.md.dynamics import engines
+from nequip_decorr.md.dynamics.contract import Frame, Job, MDState
+from nequip_decorr.md.running.replica import Plan, start_state, watch
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("nequip-decorr", "nequip", "nequip-allegro", "torch", "ase", "numpy")

@@ -51,8 +51,9 @@ from overhead_models import (
 )
 from rich.console import Console
 
-from nequip_decorr import EdgeCorrelation, _host
-from nequip_decorr.features import find_features, tap
+from nequip_decorr import EdgeCorrelation
+from nequip_decorr.training import nequip_internals
+from nequip_decorr.training.features import find_features, tap
 
 HERE = Path(__file__).parent
 TITLE = "# Cost of the decorrelation term\n"
@@ -83,13 +84,13 @@ def train(name: str, mode: str, edges: int, args: argparse.Namespace) -> str:
 def validate(name: str, edges: int, args: argparse.Namespace) -> str:
     """Validation steps with and without the monitor, in turns; a line of the table."""
     module = training_module(name, "eager")
-    model = _host.sole_model(module)
+    model = nequip_internals.sole_model(module)
     features = find_features(model)
     handles = tap(model, features)
     metric = EdgeCorrelation(blocks=features.blocks)
     metric.checked_by_callback = True
     (manager,) = module.val_metrics
-    _host.add_metric(manager, "edge_correlation", metric)
+    nequip_internals.add_metric(manager, "edge_correlation", metric)
     entry = manager.entries["edge_correlation"]
     batch = batch_of(edges)
     times: dict[bool, list[float]] = {True: [], False: []}

@@ -34,8 +34,8 @@ from overhead_models import (
     training_module,
 )
 
-from nequip_decorr.blocks import scalar_blocks
-from nequip_decorr.sampled import SampledCorrelation
+from nequip_decorr.correlation.channels import scalar_blocks
+from nequip_decorr.correlation.sampled import SampledCorrelation
 
 #: Of whole steps, four each; the first of both kinds allocate what stays, and are not
 #: counted.

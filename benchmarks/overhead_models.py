@@ -23,7 +23,8 @@ from nequip.data.transforms import (
 from nequip.train import NequIPLightningModule
 from scipy import stats
 
-from nequip_decorr import EdgeDecorrelation, __version__, _host
+from nequip_decorr import EdgeDecorrelation, __version__
+from nequip_decorr.training import nequip_internals
 
 FRAMES = Path(__file__).parents[1] / "configs" / "data" / "hfo2_train.extxyz"
 TYPES = ["Hf", "O"]
@@ -127,7 +128,7 @@ class Switched(EdgeDecorrelation):
         self.every_n_steps = EVERY_N_STEPS if kind == FOURTH else 1
         self._loss_term = self.term if kind in {ON, FOURTH} else None
         coeff = COEFFICIENT if kind in {ON, FOURTH} else 0.0
-        _host.set_coefficient(pl_module.loss, self.name, coeff)
+        nequip_internals.set_coefficient(pl_module.loss, self.name, coeff)
 
     def on_train_batch_start(self, *args: Any) -> None:
         if self.kind != OFF:

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nequip_decorr.inspect import inspect_file
-from nequip_decorr.inspection import Inspection
-from nequip_decorr.plots import correlation_figure, save_figure
+from nequip_decorr.inspection.figure import correlation_figure, save_figure
+from nequip_decorr.inspection.measure import inspect_file
+from nequip_decorr.inspection.result import Inspection
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"

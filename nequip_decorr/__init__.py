@@ -9,8 +9,8 @@ from typing import Any
 __version__ = "0.1.0.dev0"
 
 _PUBLIC = {
-    "EdgeCorrelation": "nequip_decorr.metric",
-    "EdgeDecorrelation": "nequip_decorr.callback",
+    "EdgeCorrelation": "nequip_decorr.correlation.pooled",
+    "EdgeDecorrelation": "nequip_decorr.training.callback",
 }
 
 __all__ = ["EdgeCorrelation", "EdgeDecorrelation", "__version__"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from nequip_decorr.figure import LINES, new_figure
+from nequip_decorr.plotting import LINES, new_figure
 
 from .analysis import (
     BASELINE,

@@ -21,8 +21,8 @@ from nequip.data import AtomicDataDict
 from torch import Tensor
 
 from nequip_decorr import EdgeDecorrelation
-from nequip_decorr.functional import subsample_rows
-from nequip_decorr.sampled import SampledCorrelation
+from nequip_decorr.correlation.functional import subsample_rows
+from nequip_decorr.correlation.sampled import SampledCorrelation
 
 
 def of_ones(preds: Mapping[str, Tensor]) -> Tensor:

@@ -22,13 +22,13 @@ import torch
 from ase import Atoms
 from ase.io import read
 
-from nequip_decorr.inspect import inspect_file
-from nequip_decorr.md.drift import fit_drift
-from nequip_decorr.md.fidelity import add_fidelity
+from nequip_decorr.inspection.measure import inspect_file
 from nequip_decorr.md.models import load_model
 from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.results import RunResult, write_atomic
-from nequip_decorr.md.run import run_stability
+from nequip_decorr.md.running.run import run_stability
+from nequip_decorr.md.statistics.drift import fit_drift
+from nequip_decorr.md.statistics.fidelity import add_fidelity
 
 from .probe import barriers
 

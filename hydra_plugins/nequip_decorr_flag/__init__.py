@@ -40,4 +40,4 @@ def is_installed() -> bool:
         found = distribution("nequip-decorr").entry_points
     except PackageNotFoundError:
         return False
-    return any(each.value.startswith("nequip_decorr.flag:") for each in found)
+    return any(each.value.startswith("nequip_decorr.training.flag:") for each in found)

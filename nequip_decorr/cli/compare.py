@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nequip_decorr.md.compare import Comparison, compare_runs
-from nequip_decorr.md.plots import survival_figure
+from nequip_decorr.inspection.figure import check_figure_path, save_figure
+from nequip_decorr.md.report.figures import survival_figure
 from nequip_decorr.md.results import RunResult, load
-from nequip_decorr.md.score import Interval
-from nequip_decorr.md.survival import Survival, estimate_survival
+from nequip_decorr.md.statistics.comparison import Comparison, compare_runs
+from nequip_decorr.md.statistics.score import Interval
+from nequip_decorr.md.statistics.survival import Survival, estimate_survival
 from nequip_decorr.paths import user_path
-from nequip_decorr.plots import check_figure_path, save_figure
 
 RESULT_NAME = "result.json"
 

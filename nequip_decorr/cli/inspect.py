@@ -19,12 +19,16 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nequip_decorr.features import KINDS
-from nequip_decorr.inspect import inspect_file
-from nequip_decorr.inspection import Inspection, reading, to_json
+from nequip_decorr.inspection.figure import (
+    check_figure_path,
+    correlation_figure,
+    save_figure,
+)
+from nequip_decorr.inspection.measure import inspect_file
+from nequip_decorr.inspection.result import Inspection, reading, to_json
 from nequip_decorr.paths import check_output_file, user_path
-from nequip_decorr.plots import check_figure_path, correlation_figure, save_figure
 from nequip_decorr.species import OPTION, OPTION_HELP, parse_species_map
+from nequip_decorr.training.features import KINDS
 
 #: ``--json -``, and ``--json`` without a file
 STDOUT = Path("-")

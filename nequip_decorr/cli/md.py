@@ -11,17 +11,17 @@ from typing import Any
 
 from rich.console import Console
 
-from nequip_decorr.md.checkpoint import RESULT_NAME
-from nequip_decorr.md.engines import ENGINES
-from nequip_decorr.md.fidelity import add_fidelity
+from nequip_decorr.md.dynamics.engines import ENGINES
 from nequip_decorr.md.models import model_stem
 from nequip_decorr.md.presets import PRESETS, preset
 from nequip_decorr.md.protocol import ENSEMBLES, Protocol
-from nequip_decorr.md.rdf import read_reference
-from nequip_decorr.md.report import write_report
+from nequip_decorr.md.report.html import write_report
+from nequip_decorr.md.report.terminal import print_summary
 from nequip_decorr.md.results import RunResult
-from nequip_decorr.md.run import RunStoppedError, run_stability
-from nequip_decorr.md.summary import print_summary
+from nequip_decorr.md.running.folder import RESULT_NAME
+from nequip_decorr.md.running.run import RunStoppedError, run_stability
+from nequip_decorr.md.statistics.fidelity import add_fidelity
+from nequip_decorr.md.statistics.rdf import read_reference
 from nequip_decorr.paths import user_path
 from nequip_decorr.species import OPTION, OPTION_HELP, parse_species_map
 

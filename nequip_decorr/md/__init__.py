@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from nequip_decorr.md.models import calculator_model, load_model
     from nequip_decorr.md.presets import PRESETS, preset
     from nequip_decorr.md.protocol import Criteria, Protocol
-    from nequip_decorr.md.run import RunStoppedError, run_stability
+    from nequip_decorr.md.running.run import RunStoppedError, run_stability
 
 #: public name -> the module that has it; imported on first use
 _HOMES = {

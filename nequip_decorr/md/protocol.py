@@ -32,7 +32,7 @@ class Criteria:
             standard deviations, ``T sqrt(2 / Ndof)``, ...
         runaway_time_fs: ... for less than this time. The reference is the thermostat's
             target plus the heat that the start structure may still hold; see
-            :mod:`nequip_decorr.md.warmth`.
+            :mod:`nequip_decorr.md.criteria.warmth`.
         stored_energy_eV_per_atom: potential energy that the start structure may turn
             into heat. A snapshot of a run at T stores 3/2 kT, 0.16 eV at 1200 K.
         max_temperature_K: no temperature above this one, not even for one step.

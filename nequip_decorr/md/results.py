@@ -134,7 +134,7 @@ class RunResult:
         ensemble: ``langevin``, ``nose-hoover``, ``nve`` or ``ramp``.
         replicas: in order of ``index``.
         complete: False while replicas are missing (interrupted run).
-        fidelity: what :mod:`nequip_decorr.md.fidelity` measured, or None.
+        fidelity: what :mod:`nequip_decorr.md.statistics.fidelity` measured, or None.
     """
 
     model: dict[str, Any]

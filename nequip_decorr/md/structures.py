@@ -11,8 +11,8 @@ import numpy as np
 from ase import Atoms, units
 from ase.data import chemical_symbols
 
-from nequip_decorr.md.bonding import Overlap
-from nequip_decorr.md.engine import Array
+from nequip_decorr.md.criteria.neighbours import Overlap
+from nequip_decorr.md.dynamics.contract import Array
 from nequip_decorr.paths import split_index
 from nequip_decorr.species import OPTION
 

@@ -29,7 +29,7 @@ ENTRY_POINTS = {
     "nequip-train": "nequip.scripts.train",
     "nequip-package": "nequip.scripts.package",
     "nequip-compile": "nequip.scripts.compile",
-    "nequip-decorr": "nequip_decorr.cli",
+    "nequip-decorr": "nequip_decorr.cli.main",
 }
 
 #: How long to wait for what takes a minute on an idle machine before it counts as hung.

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_module
 
-from nequip_decorr.callback import EdgeDecorrelation
+from nequip_decorr.training.callback import EdgeDecorrelation
 
 from .commands import DATA, HERE, train
 

@@ -213,7 +213,8 @@ def callbacks():
 
 
 def heavy():
-    return {"hydra", "omegaconf", "nequip", "nequip_decorr.callback"} & {*sys.modules}
+    names = {"hydra", "omegaconf", "nequip", "nequip_decorr.training.callback"}
+    return names & {*sys.modules}
 
 
 print("alone", callbacks(), heavy())

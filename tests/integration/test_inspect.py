@@ -21,9 +21,9 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
-from nequip_decorr.cli import main
-from nequip_decorr.inspect import inspect_file, inspect_model, load_model
-from nequip_decorr.inspection import Inspection, LayerReport, from_json, reading
+from nequip_decorr.cli.main import main
+from nequip_decorr.inspection.measure import inspect_file, inspect_model, load_model
+from nequip_decorr.inspection.result import Inspection, LayerReport, from_json, reading
 
 from .commands import DATA, run, train
 

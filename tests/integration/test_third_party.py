@@ -1,4 +1,4 @@
-"""A force field outside NequIP: the example of ``nequip_decorr.tap`` as it stands.
+"""A force field outside NequIP: the example of ``nequip_decorr.hooks`` as it stands.
 
 Needs PyTorch Geometric, and fails without it.
 """
@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from nequip_decorr import tap
-from nequip_decorr.functional import penalty
+from nequip_decorr import hooks as tap
+from nequip_decorr.correlation.functional import penalty
 
 from .commands import DATA
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import multiprocessing
 
 from nequip_decorr import EdgeCorrelation
-from nequip_decorr.blocks import (
+from nequip_decorr.correlation.channels import (
     Block,
     block_moments,
     group_blocks,
@@ -16,7 +16,7 @@ from nequip_decorr.blocks import (
     layer_shares,
     scalar_blocks,
 )
-from nequip_decorr.functional import as_blocks, diagnose, moments, penalty
+from nequip_decorr.correlation.functional import as_blocks, diagnose, moments, penalty
 
 from . import reference
 from .reference import FLOAT64_TOLERANCE, RANKS_TOLERANCE, holds_for

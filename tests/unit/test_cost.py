@@ -13,8 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from nequip_decorr import EdgeCorrelation, EdgeDecorrelation
-from nequip_decorr.blocks import Block, scalar_blocks
-from nequip_decorr.sampled import MAX_CHANNELS, MAX_EDGES, SampledCorrelation
+from nequip_decorr.correlation.channels import Block, scalar_blocks
+from nequip_decorr.correlation.sampled import (
+    MAX_CHANNELS,
+    MAX_EDGES,
+    SampledCorrelation,
+)
 
 
 class Work(TorchDispatchMode):

@@ -20,7 +20,7 @@ from nequip.model import NequIPGNNModel
 from nequip.utils.global_state import set_global_state
 
 from nequip_decorr import EdgeCorrelation
-from nequip_decorr.features import find_features, tap
+from nequip_decorr.training.features import find_features, tap
 
 DATA = Path(__file__).parent.parent / "data" / "hfo2.extxyz"
 R_MAX = 3.5

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from nequip_decorr import EdgeCorrelation, _host
-from nequip_decorr.features import FeatureLayout, find_layout
+from nequip_decorr import EdgeCorrelation
+from nequip_decorr.training import nequip_internals
+from nequip_decorr.training.features import FeatureLayout, find_layout
 
 from . import reference
 
@@ -81,7 +82,7 @@ def test_every_field_on_offer_is_a_matrix_of_the_output(allegro, gnn, frame):
     for model in (allegro, gnn):
         output = model(dict(frame))
         edges, atoms = output["edge_index"].shape[1], output["pos"].shape[0]
-        fields = _host.scalar_fields(model)
+        fields = nequip_internals.scalar_fields(model)
         assert fields
         for field, width in fields.items():
             assert output[field].is_floating_point()
@@ -92,7 +93,7 @@ def test_every_field_on_offer_is_a_matrix_of_the_output(allegro, gnn, frame):
 def test_what_is_no_scalar_is_not_on_offer(allegro, gnn):
     for model in (allegro, gnn):
         assert not {"forces", "edge_attrs", "pos", "total_energy"} & set(
-            _host.scalar_fields(model)
+            nequip_internals.scalar_fields(model)
         )
 
 

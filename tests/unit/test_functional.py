@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from nequip_decorr import functional
-from nequip_decorr.functional import (
+from nequip_decorr.correlation import functional
+from nequip_decorr.correlation.functional import (
     Moments,
     as_blocks,
     correlation,

@@ -8,8 +8,9 @@ import torch
 from hypothesis import strategies as st
 from scipy import stats
 
-from nequip_decorr import _kernels, functional
-from nequip_decorr.functional import (
+from nequip_decorr.correlation import functional
+from nequip_decorr.correlation import gradients as _kernels
+from nequip_decorr.correlation.functional import (
     as_blocks,
     correlation,
     covariance,

@@ -25,7 +25,8 @@ from nequip.train import (
 from nequip.train.callbacks import LossCoefficientScheduler, SoftAdapt
 from nequip.utils import RankedLogger
 
-from nequip_decorr import EdgeCorrelation, _host
+from nequip_decorr import EdgeCorrelation
+from nequip_decorr.training import nequip_internals as _host
 
 from . import reference
 

@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nequip_decorr.inspection import (
+from nequip_decorr.inspection.figure import (
+    check_figure_path,
+    cluster_order,
+    correlation_figure,
+    save_figure,
+)
+from nequip_decorr.inspection.result import (
     Inspection,
     LayerReport,
     from_json,
     reading,
     to_json,
-)
-from nequip_decorr.plots import (
-    check_figure_path,
-    cluster_order,
-    correlation_figure,
-    save_figure,
 )
 
 Matrix = NDArray[np.float64]
@@ -96,7 +96,7 @@ def test_json_gives_back_the_same_result(channels: int, layers: int, seed: int) 
 
 def test_json_is_plain_and_names_its_schema() -> None:
     data = json.loads(to_json(inspection(groups_of([2, 2], 0.5))))
-    assert data["schema"] == "nequip_decorr.inspection/1"
+    assert data["schema"] == "nequip_decorr.inspection.result/1"
     assert data["layers"][0]["correlation"][0] == [1.0, -0.5, 0.0, 0.0]
 
 
@@ -266,10 +266,10 @@ def test_no_global_state_of_matplotlib_is_touched(tmp_path: Path) -> None:
     assert dict(matplotlib.rcParams) == before
     path = str(tmp_path / "g.png")
     script = (
-        "import sys; import nequip_decorr.plots as p; "
+        "import sys; import nequip_decorr.inspection.figure as p; "
         "assert 'matplotlib' not in sys.modules; "
         f"p.check_figure_path({path!r}); "
-        "from nequip_decorr.inspection import from_json; "
+        "from nequip_decorr.inspection.result import from_json; "
         "r = from_json(sys.stdin.read()); "
         f"p.save_figure(p.correlation_figure({{'a': r}}), {path!r}); "
         "assert 'matplotlib.pyplot' not in sys.modules"

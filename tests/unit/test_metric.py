@@ -14,7 +14,7 @@ from nequip.data import AtomicDataDict
 from nequip.train import MetricsManager
 
 from nequip_decorr import EdgeCorrelation
-from nequip_decorr.functional import (
+from nequip_decorr.correlation.functional import (
     as_blocks,
     diagnose,
     moments,

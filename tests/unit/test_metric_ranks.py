@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import multiprocessing
 
-from nequip_decorr.functional import as_blocks, diagnose, merge, moments, penalty
+from nequip_decorr.correlation.functional import (
+    as_blocks,
+    diagnose,
+    merge,
+    moments,
+    penalty,
+)
 
 from .reference import RANKS_TOLERANCE
 from .test_metric import (

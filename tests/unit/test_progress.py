@@ -6,9 +6,9 @@ from math import inf
 import pytest
 from hypothesis import strategies as st
 
-from nequip_decorr.progress import Progress, Scale, latest_end
-from nequip_decorr.schedules import Schedule
-from nequip_decorr.steering import Course, Scheduled
+from nequip_decorr.training.progress import Progress, Scale, latest_end
+from nequip_decorr.training.schedules import Schedule
+from nequip_decorr.training.steering import Course, Scheduled
 
 from .reference import holds_for
 

@@ -9,11 +9,11 @@ import torch
 from nequip.train import EnergyForceLoss
 from torch.profiler import ProfilerActivity, profile
 
-from nequip_decorr import _host
-from nequip_decorr._rows import has_gradient
-from nequip_decorr.blocks import scalar_blocks
-from nequip_decorr.features import find_features
-from nequip_decorr.sampled import SampledCorrelation
+from nequip_decorr.correlation.channels import scalar_blocks
+from nequip_decorr.correlation.rows import has_gradient
+from nequip_decorr.correlation.sampled import SampledCorrelation
+from nequip_decorr.training import nequip_internals
+from nequip_decorr.training.features import find_features
 
 from . import reference
 from .test_cost import Count
@@ -139,7 +139,7 @@ def test_whether_a_loss_has_the_gradient_of_the_energy() -> None:
     reference.build(reference.ALLEGRO)  # sets NequIP's global state
     for per_atom in (True, False):
         loss = EnergyForceLoss(per_atom_energy=per_atom)
-        assert _host.has_energy_term(loss)
+        assert nequip_internals.has_energy_term(loss)
         forces = {"forces_mse": 1.0}
         loss.set_coeffs(forces)  # as LossCoefficientScheduler does
-        assert not _host.has_energy_term(loss)
+        assert not nequip_internals.has_energy_term(loss)

@@ -9,9 +9,9 @@ from scipy import stats
 from torch import multiprocessing
 
 from nequip_decorr import EdgeCorrelation
-from nequip_decorr.blocks import Block
-from nequip_decorr.functional import subsample_channels
-from nequip_decorr.sampled import SampledCorrelation
+from nequip_decorr.correlation.channels import Block
+from nequip_decorr.correlation.functional import subsample_channels
+from nequip_decorr.correlation.sampled import SampledCorrelation
 
 from . import reference
 from .reference import (

@@ -5,7 +5,7 @@ from math import cos, exp, log, pi
 import pytest
 from hypothesis import strategies as st
 
-from nequip_decorr.schedules import (
+from nequip_decorr.training.schedules import (
     DIRECTIONS,
     SHAPES,
     ControlLaw,

@@ -5,8 +5,8 @@ import json
 import pytest
 from hypothesis import strategies as st
 
-from nequip_decorr.schedules import ControlLaw, Guard, Schedule
-from nequip_decorr.steering import Scheduled, Steering, Targeted
+from nequip_decorr.training.schedules import ControlLaw, Guard, Schedule
+from nequip_decorr.training.steering import Scheduled, Steering, Targeted
 
 from .reference import holds_for
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from nequip_decorr.functional import as_blocks, moments, penalty
-from nequip_decorr.tap import Tap
+from nequip_decorr.correlation.functional import as_blocks, moments, penalty
+from nequip_decorr.hooks import Tap
 
 from . import reference
 

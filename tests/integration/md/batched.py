@@ -4,13 +4,14 @@ import numpy as np
 import torch
 from ase.build import bulk
 
-from nequip_decorr.md import Protocol, engine_torchsim
-from nequip_decorr.md.engine import Job, MDState
-from nequip_decorr.md.replica import Plan, watch
-from nequip_decorr.md.structures import start_momenta
-from nequip_decorr.md.torchsim_model import (
+from nequip_decorr.md import Protocol
+from nequip_decorr.md.dynamics import torchsim_engine as engine_torchsim
+from nequip_decorr.md.dynamics.contract import Job, MDState
+from nequip_decorr.md.dynamics.torchsim_model import (
     ModelInterface,
 )
+from nequip_decorr.md.running.replica import Plan, watch
+from nequip_decorr.md.structures import start_momenta
 
 ENSEMBLES = ["langevin", "nose-hoover", "nve", "ramp"]
 SIGMA_A, EPSILON_EV, CUTOFF_A = 3.4, 0.0104, 5.0

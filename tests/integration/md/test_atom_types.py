@@ -11,9 +11,9 @@ import yaml
 from ase.neighborlist import neighbor_list
 from nequip.integrations.ase import NequIPCalculator
 
-from nequip_decorr.inspect import inspect_file
+from nequip_decorr.inspection.measure import inspect_file
 from nequip_decorr.md import Protocol, load_model, results, run_stability
-from nequip_decorr.md.engines import loader
+from nequip_decorr.md.dynamics.engines import loader
 from tests.integration import commands
 
 pytestmark = pytest.mark.slow

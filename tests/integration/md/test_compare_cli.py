@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from scipy import stats
 
-from nequip_decorr.cli import main
+from nequip_decorr.cli.main import main
 from nequip_decorr.md.results import save
-from nequip_decorr.md.score import PSEUDO_WEIGHT
+from nequip_decorr.md.statistics.score import PSEUDO_WEIGHT
 from tests.unit.md.synthetic import run
 
 
@@ -143,7 +143,7 @@ def test_without_matplotlib_it_says_what_to_install(folders):
         "find = u.find_spec; "
         "u.find_spec = lambda n, *a: None if n == 'matplotlib' else find(n, *a); "
         "sys.modules['matplotlib'] = None; "
-        "from nequip_decorr.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from nequip_decorr.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     paths = [str(folders / name) for name in ("good", "bad")]
     command = [sys.executable, "-c", code, "compare", *paths]

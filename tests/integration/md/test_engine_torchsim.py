@@ -11,20 +11,15 @@ from ase import units
 from ase.calculators.lj import LennardJones
 from scipy import stats
 
-from nequip_decorr.md import (
-    Criteria,
-    Protocol,
-    RunStoppedError,
-    engine_ase,
-    run_stability,
-)
-from nequip_decorr.md.engine import ModelBrokenError, OutOfMemoryError
-from nequip_decorr.md.models import ModelHandle
-from nequip_decorr.md.torchsim_model import (
+from nequip_decorr.md import Criteria, Protocol, RunStoppedError, run_stability
+from nequip_decorr.md.dynamics import ase_engine as engine_ase
+from nequip_decorr.md.dynamics.contract import ModelBrokenError, OutOfMemoryError
+from nequip_decorr.md.dynamics.torchsim_model import (
     MAX_ATOMS_ON_CPU,
     BatchedModel,
     System,
 )
+from nequip_decorr.md.models import ModelHandle
 from tests.integration.md.batched import (
     CUTOFF_A,
     ENSEMBLES,

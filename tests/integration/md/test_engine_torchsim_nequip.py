@@ -11,13 +11,9 @@ import torch
 from ase import Atoms
 from nequip.integrations.ase import NequIPCalculator
 
-from nequip_decorr.md import (
-    Protocol,
-    engine_torchsim,
-    load_model,
-    run_stability,
-)
-from nequip_decorr.md.torchsim_model import (
+from nequip_decorr.md import Protocol, load_model, run_stability
+from nequip_decorr.md.dynamics import torchsim_engine as engine_torchsim
+from nequip_decorr.md.dynamics.torchsim_model import (
     BatchedModel,
     NequIPTorchSimCalc,
     System,

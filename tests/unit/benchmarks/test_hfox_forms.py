@@ -9,9 +9,9 @@ from nequip.data import AtomicDataDict
 from scipy import stats
 
 from benchmarks.hfox.forms import FORMS, OtherForm
-from nequip_decorr.blocks import scalar_blocks
-from nequip_decorr.functional import subsample_rows
-from nequip_decorr.sampled import SampledCorrelation
+from nequip_decorr.correlation.channels import scalar_blocks
+from nequip_decorr.correlation.functional import subsample_rows
+from nequip_decorr.correlation.sampled import SampledCorrelation
 
 EDGES, CHANNELS, LAYERS = 500, 6, 2
 

@@ -12,7 +12,7 @@ from benchmarks.hfox import report
 from benchmarks.hfox.analysis import Record
 from benchmarks.hfox.models import DECORRELATED, VARIANTS
 from benchmarks.hfox.report import write_results
-from nequip_decorr.figure import new_figure
+from nequip_decorr.plotting import new_figure
 
 from .test_hfox_analysis import record
 

@@ -21,8 +21,8 @@ from matscipy.neighbours import neighbour_list
 from scipy.special import erfc
 
 from nequip_decorr.md import Protocol, preset
-from nequip_decorr.md.engine import Job, MDState
-from nequip_decorr.md.engine_ase import AseEngine
+from nequip_decorr.md.dynamics.ase_engine import AseEngine
+from nequip_decorr.md.dynamics.contract import Job, MDState
 from tests.unit.md.potentials import Analytic, Einstein
 
 

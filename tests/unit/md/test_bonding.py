@@ -10,7 +10,7 @@ from ase.data import covalent_radii
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nequip_decorr.md.bonding import (
+from nequip_decorr.md.criteria.neighbours import (
     Fragments,
     Isolation,
     Overlap,

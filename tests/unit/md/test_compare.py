@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nequip_decorr.md.compare import (
+from nequip_decorr.md.statistics.comparison import (
     LOG_RANK_LEVEL,
     MIN_PAIRS,
     MIN_PAIRS_LOG_RANK,
@@ -18,8 +18,12 @@ from nequip_decorr.md.compare import (
     score_difference,
     verdict,
 )
-from nequip_decorr.md.logrank import LogRank, expected_failures, stratified_log_rank
-from nequip_decorr.md.score import Interval
+from nequip_decorr.md.statistics.logrank import (
+    LogRank,
+    expected_failures,
+    stratified_log_rank,
+)
+from nequip_decorr.md.statistics.score import Interval
 from tests.unit.md.published import HORIZON, PLACEBO, SIX_MP, as_replicas
 from tests.unit.md.synthetic import replica, run
 
@@ -193,7 +197,7 @@ def test_swapping_the_models_swaps_the_sign(times):
 )
 def test_coverage_of_the_difference(monkeypatch, hazards, n_structures, size, spread):
     """Exponential times, hazards of a structure shared by both models."""
-    monkeypatch.setattr("nequip_decorr.md.score.N_BOOTSTRAP", 800)
+    monkeypatch.setattr("nequip_decorr.md.statistics.score.N_BOOTSTRAP", 800)
     rng = np.random.default_rng(21)
     clusters = np.repeat(np.arange(n_structures), size)
     grid = np.ones(1)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nequip_decorr.md import Criteria, Protocol, preset
-from nequip_decorr.md.criteria import Watch
-from nequip_decorr.md.engine import Frame
-from nequip_decorr.md.warmth import warmth
+from nequip_decorr.md.criteria.monitor import Watch
+from nequip_decorr.md.criteria.warmth import warmth
+from nequip_decorr.md.dynamics.contract import Frame
 
 OFF = Criteria(
     max_displacement_A=None,

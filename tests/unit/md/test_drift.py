@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nequip_decorr.md.drift import fit_drift, replica_drift, run_drift
 from nequip_decorr.md.results import Failure, Trace
+from nequip_decorr.md.statistics.drift import fit_drift, replica_drift, run_drift
 from tests.unit.md.synthetic import replica, run
 
 N_ATOMS = 96

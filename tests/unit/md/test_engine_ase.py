@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nequip_decorr.md import Criteria
-from nequip_decorr.md.criteria import Watch
-from nequip_decorr.md.engine import Job, MDState, degrees_of_freedom
-from nequip_decorr.md.engine_ase import AseEngine
+from nequip_decorr.md.criteria.monitor import Watch
+from nequip_decorr.md.criteria.warmth import warmth
+from nequip_decorr.md.dynamics.ase_engine import AseEngine
+from nequip_decorr.md.dynamics.contract import Job, MDState, degrees_of_freedom
 from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.structures import start_momenta
-from nequip_decorr.md.warmth import warmth
 from tests.unit.md.potentials import Beyond, Einstein, Free, K, crystal, flyer
 
 ENSEMBLES = ["langevin", "nose-hoover", "nve", "ramp"]

@@ -12,20 +12,20 @@ from ase.build import bulk, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nequip_decorr.md.engine import degrees_of_freedom
-from nequip_decorr.md.fidelity import (
+from nequip_decorr.md.dynamics.contract import degrees_of_freedom
+from nequip_decorr.md.results import Failure, Trace, load, save
+from nequip_decorr.md.statistics.fidelity import (
     add_fidelity,
     measure_fidelity,
     stable_frames,
     temperature_check,
 )
-from nequip_decorr.md.rdf import (
+from nequip_decorr.md.statistics.rdf import (
     compare_distributions,
     distribution_error,
     pair_distributions,
     read_table,
 )
-from nequip_decorr.md.results import Failure, Trace, load, save
 from tests.unit.md.synthetic import replica, run
 
 

@@ -10,11 +10,11 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
 from nequip_decorr.md import RunStoppedError, results, run_stability
-from nequip_decorr.md.checkpoint import RunFolder
-from nequip_decorr.md.compare import compare_runs
-from nequip_decorr.md.execute import fingerprint
-from nequip_decorr.md.fidelity import add_fidelity
 from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.md.running.batch import fingerprint
+from nequip_decorr.md.running.folder import RunFolder
+from nequip_decorr.md.statistics.comparison import compare_runs
+from nequip_decorr.md.statistics.fidelity import add_fidelity
 from nequip_decorr.md.structures import structure_hash
 from tests.unit.md.potentials import AtCall, Beyond, Einstein, K, crystal, flyer
 from tests.unit.md.synthetic import run

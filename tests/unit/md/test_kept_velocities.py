@@ -10,10 +10,10 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 
 from nequip_decorr.md import Criteria, Protocol, run_stability
-from nequip_decorr.md.checkpoint import RunFolder
-from nequip_decorr.md.compare import compare_runs
-from nequip_decorr.md.engine import MDState
-from nequip_decorr.md.replica import Plan, start_state
+from nequip_decorr.md.dynamics.contract import MDState
+from nequip_decorr.md.running.folder import RunFolder
+from nequip_decorr.md.running.replica import Plan, start_state
+from nequip_decorr.md.statistics.comparison import compare_runs
 from tests.unit.md.potentials import Einstein, Free, K, crystal
 
 #: A/fs in ase's units

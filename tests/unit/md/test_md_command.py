@@ -8,8 +8,8 @@ import pytest
 from ase.build import bulk
 from rich.console import Console
 
-from nequip_decorr.cli import main
 from nequip_decorr.cli import md as command
+from nequip_decorr.cli.main import main
 from nequip_decorr.md import results, run_stability
 from nequip_decorr.md.protocol import Protocol
 from tests.unit.md.potentials import AtCall, K, crystal
@@ -58,11 +58,15 @@ def interrupted(*_, **__):
 @pytest.mark.parametrize("where", ["import", "model", "finish"])
 def test_an_interrupt_anywhere_is_one_line(md, monkeypatch, capsys, where):
     if where == "import":
-        monkeypatch.setattr("nequip_decorr.cli.importlib.import_module", interrupted)
+        monkeypatch.setattr(
+            "nequip_decorr.cli.main.importlib.import_module", interrupted
+        )
     elif where == "finish":
         monkeypatch.setattr(command, "add_fidelity", interrupted)
     else:
-        monkeypatch.setattr("nequip_decorr.md.run.calculator_model", interrupted)
+        monkeypatch.setattr(
+            "nequip_decorr.md.running.run.calculator_model", interrupted
+        )
     try:
         status = md(springs())
     except KeyboardInterrupt:

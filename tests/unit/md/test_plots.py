@@ -11,15 +11,15 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from matplotlib.patches import Circle
 
-from nequip_decorr.md.picture import neighbourhood, neighbourhood_figure
-from nequip_decorr.md.plots import (
+from nequip_decorr.md.report.figures import (
     at_risk,
     distribution_figure,
     survival_figure,
     traces_figure,
 )
+from nequip_decorr.md.report.snapshot import neighbourhood, neighbourhood_figure
 from nequip_decorr.md.results import Trace
-from nequip_decorr.md.survival import estimate_survival
+from nequip_decorr.md.statistics.survival import estimate_survival
 from tests.unit.md.synthetic import replica, run
 
 
@@ -213,7 +213,7 @@ def test_rc_params_are_untouched_and_pyplot_unloaded():
     traces_figure(run(traces=True))
     assert dict(matplotlib.rcParams) == before
     code = (
-        "import sys; from nequip_decorr.md.plots import new_figure; new_figure(1, 1); "
+        "import sys; from nequip_decorr.plotting import new_figure; new_figure(1, 1); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

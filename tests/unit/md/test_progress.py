@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from nequip_decorr.md import progress
-from nequip_decorr.md.progress import Display
+from nequip_decorr.md.running import progress
+from nequip_decorr.md.running.progress import Display
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,12 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from nequip_decorr import figure
+from nequip_decorr import plotting as figure
 from nequip_decorr.md import Protocol, run_stability
-from nequip_decorr.md.fidelity import add_fidelity
-from nequip_decorr.md.report import MAX_PICTURES, render_report, write_report
+from nequip_decorr.md.report.html import MAX_PICTURES, render_report, write_report
 from nequip_decorr.md.results import Failure, load, save
-from nequip_decorr.md.survival import estimate_survival
+from nequip_decorr.md.statistics.fidelity import add_fidelity
+from nequip_decorr.md.statistics.survival import estimate_survival
 from tests.unit.md.synthetic import run
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nequip_decorr.md.score import (
+from nequip_decorr.md.statistics.score import (
     PSEUDO_WEIGHT,
     cluster_labels,
     restricted_mean,
     score_interval,
 )
-from nequip_decorr.md.survival import (
+from nequip_decorr.md.statistics.survival import (
     describe_score,
     estimate_survival,
     event_table,
@@ -162,7 +162,7 @@ def clustered(n_structures, size, *failures, **changes):
 
 def test_no_failure_of_whole_structures_is_a_weaker_bound(monkeypatch):
     """The resampled score is 1 - the share of the pseudo-replica: a Beta variable."""
-    monkeypatch.setattr("nequip_decorr.md.score.N_BOOTSTRAP", 40_000)
+    monkeypatch.setattr("nequip_decorr.md.statistics.score.N_BOOTSTRAP", 40_000)
     result = estimate_survival(clustered(8, 16), TAU)
     bound = stats.beta(8, PSEUDO_WEIGHT / 16).ppf(0.025)
     assert result.score.low == pytest.approx(bound, abs=5e-3)
@@ -219,8 +219,8 @@ def test_pseudo_weight_solves_its_equation():
 
 def test_interval_is_clopper_pearson_for_yes_or_no(monkeypatch):
     """With pseudo-weight one and outcomes 0 or 1 both limits are known exactly."""
-    monkeypatch.setattr("nequip_decorr.md.score.PSEUDO_WEIGHT", 1.0)
-    monkeypatch.setattr("nequip_decorr.md.score.N_BOOTSTRAP", 200_000)
+    monkeypatch.setattr("nequip_decorr.md.statistics.score.PSEUDO_WEIGHT", 1.0)
+    monkeypatch.setattr("nequip_decorr.md.statistics.score.N_BOOTSTRAP", 200_000)
     time = np.array([0.0] * 6 + [TAU] * 14)
     found = score_interval(time, time < TAU, TAU, clusters=np.arange(20))
     exact = stats.binomtest(14, 20).proportion_ci(method="exact")
@@ -266,14 +266,14 @@ def coverage(hazard, n_clusters, size, spread, n_runs=1500):
     [(1.0, 48, 1, 0), (3.0, 64, 1, 0), (1.0, 16, 4, 0.5), (1.0, 8, 4, 0.5)],
 )
 def test_coverage_of_the_score(monkeypatch, hazard, n_clusters, size, spread):
-    monkeypatch.setattr("nequip_decorr.md.score.N_BOOTSTRAP", 800)
+    monkeypatch.setattr("nequip_decorr.md.statistics.score.N_BOOTSTRAP", 800)
     assert 0.93 <= coverage(hazard, n_clusters, size, spread) <= 0.97
 
 
 @pytest.mark.slow
 def test_coverage_with_rare_failures_is_not_too_small(monkeypatch):
     """16 replicas, hazard 0.1 / tau: a percentile bootstrap covers in 70 %."""
-    monkeypatch.setattr("nequip_decorr.md.score.N_BOOTSTRAP", 800)
+    monkeypatch.setattr("nequip_decorr.md.statistics.score.N_BOOTSTRAP", 800)
     assert coverage(0.1, 16, 1, 0, n_runs=600) >= 0.95
 
 

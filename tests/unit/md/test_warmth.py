@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from nequip_decorr.md import Criteria, Protocol
-from nequip_decorr.md.warmth import LAG, LATE_SHARE, warmth
+from nequip_decorr.md.criteria.warmth import LAG, LATE_SHARE, warmth
 
 KELVIN = st.floats(10, 3000)
 

@@ -1,0 +1,255 @@
+r"""Which channels are correlated with which: blocks of a field, alike in kind.
+
+A field of a model's output, shape (rows, channels, ...), holds one block of channels or
+several. Invariant scalars correlate as they are. The channels of an irreducible
+representation (l, p) have 2l+1 components each, and correlate by
+
+.. math::
+
+    \rho_{cc'} = \frac{\sum_{em} x_{ecm}\, x_{ec'm}}
+                      {\sqrt{\sum_{em} x_{ecm}^2 \; \sum_{em} x_{ec'm}^2}}
+
+over rows e and components m: real Wigner D matrices are orthogonal, so this does not
+change when frames, or even single edges, are rotated or inverted. Channels of different
+(l, p) have no invariant correlation (Schur's lemma). Only 0e is centred: the mean of
+anything else turns with the frame.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from nequip_decorr.correlation.functional import Moments, as_blocks, moments
+
+
+class Block(NamedTuple):
+    """Channels of one field that are correlated with each other.
+
+    Channel c has the components ``start + c * step + m`` for m in 0 .. ``dim`` - 1 of a
+    row, all dimensions but the first flattened.
+
+    Attributes:
+        field: key of the features.
+        channels: number of channels.
+        layer: index of the layer, over whose blocks the penalty is averaged.
+        name: the layer, and what the block is where a layer has several, for logs.
+        start: component of a row with which the block starts.
+        dim: components of a channel, 2l+1.
+        step: components from one channel to the next.
+        centred: whether the mean is taken out; right for 0e alone.
+    """
+
+    field: str
+    channels: int
+    layer: int = 0
+    name: str = "0"
+    start: int = 0
+    dim: int = 1
+    step: int = 1
+    centred: bool = True
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs of channels."""
+        return self.channels * (self.channels - 1) // 2
+
+
+def scalar_blocks(field: str, channels: int, layers: int) -> list[Block]:
+    """Layers of ``channels`` invariant scalars each, one after the other."""
+    return [
+        Block(field, channels, layer, str(layer), start=layer * channels)
+        for layer in range(layers)
+    ]
+
+
+def irrep_blocks(
+    field: str,
+    irreps: Iterable[Any],
+    layer: int = 0,
+    name: str = "0",
+    strided: int | None = None,
+) -> list[Block]:
+    """One block for each irreducible representation of one layer's features.
+
+    Args:
+        field: key of the features.
+        irreps: e3nn's ``Irreps``; neighbours of the same (l, p) are one block.
+        layer: index of the layer.
+        name: name of the layer; the blocks are called ``{name}_0e``, ``{name}_1o``, ...
+        strided: number of channels of features in Allegro's layout (rows, channels,
+            components of all ``irreps``); None for e3nn's, one irrep after the other.
+
+    Returns:
+        blocks of two channels or more; one channel has nothing to correlate with.
+    """
+    merged: list[tuple[int, Any]] = []
+    for mul, ir in irreps:
+        if merged and merged[-1][1] == ir and strided is None:
+            merged[-1] = (merged[-1][0] + mul, ir)
+        else:
+            merged.append((mul, ir))
+    width = sum(mul * ir.dim for mul, ir in merged)
+    count, seen = Counter(str(ir) for _, ir in merged), Counter[str]()
+    blocks, start = [], 0
+    for mul, ir in merged:
+        label = str(ir)
+        seen[label] += 1
+        if count[label] > 1:
+            label = f"{label}_{seen[label]}"
+        block = Block(
+            field,
+            channels=mul if strided is None else strided,
+            layer=layer,
+            name=f"{name}_{label}",
+            start=start,
+            dim=ir.dim,
+            step=ir.dim if strided is None else width,
+            centred=(ir.l, ir.p) == (0, 1),
+        )
+        start += mul * ir.dim
+        blocks.append(block)
+    return [block for block in blocks if block.pairs]
+
+
+def group_blocks(blocks: Sequence[Block]) -> list[list[int]]:
+    """Indices of blocks that fit into one batched product, in order of appearance."""
+    groups: dict[tuple[int, int, bool], list[int]] = {}
+    for index, block in enumerate(blocks):
+        key = (block.channels, block.dim, block.centred)
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
+
+
+def layer_shares(blocks: Sequence[Block]) -> Tensor:
+    """What each block counts for in its layer, float64 (layers, blocks).
+
+    By number of pairs, dead channels included, so that the penalty of a layer is the
+    mean over all pairs of channels that can correlate. A row sums to 1.
+
+    Raises:
+        ValueError: when ``layer`` does not count from 0, or a layer has no pairs.
+    """
+    numbers = sorted({block.layer for block in blocks})
+    shares = torch.zeros(len(numbers), len(blocks), dtype=torch.float64)
+    counted = bool(numbers) and numbers == list(range(len(numbers)))
+    if counted:
+        for index, block in enumerate(blocks):
+            shares[block.layer, index] = block.pairs
+    total = shares.sum(dim=1, keepdim=True)
+    if not (counted and bool((total > 0).all())):
+        raise ValueError(
+            f"expected layers 0, 1, ... with blocks of two channels or more, got "
+            f"{[(block.layer, block.channels) for block in blocks]}"
+        )
+    return shares / total
+
+
+def arrange(
+    blocks: list[Block] | None, max_channels: int | None = None
+) -> tuple[list[list[int]], Tensor | None]:
+    """Blocks that go together, and their shares in layers, in the order of groups.
+
+    Blocks of more than ``max_channels`` count as having so many, in what goes together.
+    No shares where each layer is a block, and all are alike.
+    """
+    if blocks is None:
+        return [[0]], None
+    groups = group_blocks(
+        [
+            b._replace(channels=min(b.channels, max_channels or b.channels))
+            for b in blocks
+        ]
+    )
+    shares = layer_shares(blocks)[:, [i for group in groups for i in group]]
+    plain = len(groups) == 1 and torch.equal(shares, torch.eye(*shares.shape).double())
+    return groups, None if plain else shares
+
+
+def block_moments(
+    fields: Mapping[str, Tensor], blocks: Sequence[Block], weight: float = 1.0
+) -> Moments:
+    """Moments of blocks that :func:`group_blocks` put together, differentiably (once).
+
+    Args:
+        fields: features (rows, ...) of equal numbers of rows.
+        blocks: alike in ``channels``, ``dim`` and ``centred``.
+        weight: see :func:`.functional.moments`.
+
+    Returns:
+        moments of L blocks. Rows count once, whatever ``dim`` is; the first moment of
+        blocks that are not centred is 0, which makes every function of
+        :mod:`.functional` take deviations from 0.
+
+    Raises:
+        ValueError: when a field is not floating, or does not have the channels.
+    """
+    x = stack_blocks(fields, blocks)
+    m = moments(x, weight)
+    dim = blocks[0].dim
+    first = m.first if blocks[0].centred else torch.zeros_like(m.first)
+    if dim == 1 and blocks[0].centred:
+        return m
+    return Moments(m.rows / dim, m.weight / dim, first, m.second)
+
+
+def stack_blocks(
+    fields: Mapping[str, Tensor],
+    blocks: Sequence[Block],
+    chosen: Mapping[int, Tensor] | None = None,
+) -> Tensor:
+    """Blocks side by side, (rows * dim, L, channels).
+
+    Args:
+        fields: features (rows, ...) of equal numbers of rows.
+        blocks: alike in ``dim`` and ``centred``, and in channels once these are chosen.
+        chosen: which channels to take, by the number of channels of a block; all of
+            any other block.
+
+    Raises:
+        ValueError: when a field is not floating, or does not have the channels.
+    """
+    chosen = chosen or {}
+    first = blocks[0]
+    channels = first.channels
+    one_after_the_other = [
+        first._replace(layer=b.layer, name=b.name, start=first.start + i * channels)
+        for i, b in enumerate(blocks)
+    ]
+    if first.dim == first.step == 1 and list(blocks) == one_after_the_other:
+        x = _flat(fields, blocks[-1])
+        # a view: nothing is copied. Even a whole one, backward, would be: none is taken
+        width = len(blocks) * channels
+        x = x if width == x.shape[1] else x.narrow(1, first.start, width)
+        x = as_blocks(x, channels)
+        return x.index_select(2, chosen[channels]) if channels in chosen else x
+    parts = []
+    for block in blocks:
+        part = _select(_flat(fields, block), block)
+        if block.channels in chosen:
+            part = part.index_select(1, chosen[block.channels])
+        parts.append(part)
+    return torch.stack(parts, 1)
+
+
+def _flat(fields: Mapping[str, Tensor], block: Block) -> Tensor:
+    x = fields[block.field]
+    x = x.flatten(1) if x.dim() > 2 else x
+    needed = block.start + (block.channels - 1) * block.step + block.dim
+    if x.dim() != 2 or not x.is_floating_point() or x.shape[1] < needed:
+        raise ValueError(
+            f"expected floating features `{block.field}` of shape (rows, {needed} or "
+            f"more), got {x.dtype} of shape {tuple(x.shape)}"
+        )
+    return x
+
+
+def _select(x: Tensor, block: Block) -> Tensor:
+    """One block as (rows * dim, channels)."""
+    length = (block.channels - 1) * block.step + block.dim
+    part = x.narrow(1, block.start, length).unfold(1, block.dim, block.step)
+    return part.transpose(1, 2).reshape(-1, block.channels)

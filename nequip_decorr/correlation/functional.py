@@ -1,0 +1,365 @@
+r"""Correlation of features: moments, penalty, debiasing and spectra. Torch only.
+
+Notation: ``x`` holds N rows (edges) of L blocks (layers) of C channels. For one block,
+:math:`\mathrm{Cov} = \langle (x-\mu)(x-\mu)^\top \rangle` and
+:math:`R_{ij} = \mathrm{Cov}_{ij} / \sqrt{v'_i v'_j}` with the floored variance
+:math:`v'_i = \mathrm{Cov}_{ii} + \varepsilon\,\overline{\mathrm{Cov}_{kk}}`. The floor
+is relative to the block, so that every function here is invariant to the scale and
+offset of the features, and the gradient of a fading channel fades instead of blowing
+up. All features are dimensionless.
+
+The penalty is the redundancy term of Barlow Twins (arXiv:2103.03230) on one set of
+features instead of two views, with a mean over pairs, so that it lies in [0, 1] for
+any number of channels. It is not the (unpublished) formula of arXiv:2502.12548.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nequip_decorr.correlation.gradients import MeanCorrelation, RawMoments
+
+#: Relative variance floor of the penalty: a channel's variance counts as at least this
+#: fraction of the mean variance of its block.
+VARIANCE_FLOOR = 1e-4
+
+#: A channel is dead when its variance is below this fraction of its block's mean
+#: variance (a standard deviation 1e-4 of the others') ...
+DEAD_RELATIVE_TO_BLOCK = 1e-8
+#: ... or of its own squared mean: float32 cannot tell such a channel from a constant.
+DEAD_RELATIVE_TO_MEAN = 1e-12
+
+_TINY = torch.finfo(torch.float64).tiny
+
+#: The penalties of one pair of channels.
+PENALTIES = ("square", "abs")
+
+
+class Moments(NamedTuple):
+    """Sums over rows that determine every correlation; they add over batches and ranks.
+
+    All float64, about the origin, so that sums from anywhere can be added.
+
+    Attributes:
+        rows: number of rows that were summed, shape ``()``.
+        weight: number of rows that they stand for (larger than ``rows`` where a
+            subsample represents its batch), shape ``()``.
+        first: weighted sum of ``x``, shape ``(L, C)``.
+        second: weighted sum of ``x x^T``, shape ``(L, C, C)``.
+    """
+
+    rows: Tensor
+    weight: Tensor
+    first: Tensor
+    second: Tensor
+
+
+class Diagnosis(NamedTuple):
+    """What one can say of a block's correlations; every field has shape ``(L,)``.
+
+    Correlations are centred, over the live channels, and without the variance floor;
+    0 where fewer than two channels are alive. ``mean_abs``, ``rms`` and ``maximum``
+    depend on the basis of the channels; the spectrum of the correlation matrix, from
+    which the rest comes, depends on it only through the normalisation. NaN for a block
+    with features that are not finite.
+
+    Attributes:
+        mean_abs: mean |rho| over pairs of channels.
+        rms: root of the mean rho^2.
+        maximum: largest |rho|.
+        mean_square_debiased: mean rho^2 less what finite sampling adds, see
+            :func:`debias`.
+        rankme: effective rank, see :func:`rankme`.
+        participation_ratio: see :func:`participation_ratio`.
+        condition: largest over smallest eigenvalue of R, the smallest taken as at
+            least 1e-12 of the largest.
+        numerical_rank: eigenvalues of R above C * eps(float32) of the largest.
+        dead_fraction: fraction of channels that are dead.
+    """
+
+    mean_abs: Tensor
+    rms: Tensor
+    maximum: Tensor
+    mean_square_debiased: Tensor
+    rankme: Tensor
+    participation_ratio: Tensor
+    condition: Tensor
+    numerical_rank: Tensor
+    dead_fraction: Tensor
+
+
+def as_blocks(features: Tensor, layer_dim: int | None = None) -> Tensor:
+    """View features ``(N, D)`` as ``(N, L, C)`` with ``C = layer_dim`` channels.
+
+    Args:
+        features: shape ``(N, D)``, a floating dtype.
+        layer_dim: channels of one block; None makes all of D one block.
+
+    Raises:
+        ValueError: when ``features`` is no floating matrix or D is no multiple of
+            ``layer_dim``.
+    """
+    if features.dim() != 2 or not features.is_floating_point():
+        raise ValueError(
+            f"expected floating features of shape (edges, channels), got "
+            f"{features.dtype} of shape {tuple(features.shape)}"
+        )
+    width = features.shape[1]
+    channels = width if layer_dim is None else layer_dim
+    if channels < 1 or width % channels:
+        raise ValueError(
+            f"expected `layer_dim` to divide the {width} channels of the features, got "
+            f"{layer_dim}; give the number of channels of one layer"
+        )
+    return features.view(features.shape[0], width // channels, channels)
+
+
+def widened(blocks: Tensor) -> Tensor:
+    """Features with half precision raised to float32."""
+    half = blocks.dtype in (torch.float16, torch.bfloat16)
+    return blocks.float() if half else blocks
+
+
+def moments(blocks: Tensor, weight: float = 1.0) -> Moments:
+    """Sum rows to moments, differentiably (once).
+
+    Args:
+        blocks: features ``(N, L, C)``; half precision is raised to float32. N may be 0.
+        weight: how many rows of the batch each of these rows stands for.
+
+    Returns:
+        float64 moments; relative error 1e-6 for float32 features whatever their scale
+        (1e-30 to 1e+30) and for means up to 1000 standard deviations.
+    """
+    count = blocks.shape[0]
+    rows = torch.full((), float(count), dtype=torch.float64, device=blocks.device)
+    if count == 0:
+        # a part of the graph all the same, so that backward works without edges
+        nothing = blocks.sum(dim=0).double()
+        return Moments(rows, rows, nothing, nothing[:, :, None] * nothing[:, None, :])
+    first, second = RawMoments.apply(  # type: ignore[no-untyped-call]
+        widened(blocks), weight
+    )
+    return Moments(rows, rows * weight, first, second)
+
+
+def merge(first: Moments, *others: Moments) -> Moments:
+    """Moments of all rows together: the sum, exact in any order of batches."""
+    for other in others:
+        first = Moments(*(a + b for a, b in zip(first, other, strict=True)))
+    return first
+
+
+def covariance(m: Moments) -> Tensor:
+    """Centred second moment ``(L, C, C)``, divided by N; 0 where there are no rows."""
+    weight = m.weight.clamp_min(_TINY)
+    mean = m.first / weight
+    return m.second / weight - mean[:, :, None] * mean[:, None, :]
+
+
+def live_channels(m: Moments) -> Tensor:
+    """Which channels vary enough to have a correlation, boolean ``(L, C)``.
+
+    See :data:`DEAD_RELATIVE_TO_BLOCK` and :data:`DEAD_RELATIVE_TO_MEAN`. A constant
+    float32 channel has rounding noise for a variance, which would otherwise give it
+    finite, meaningless correlations.
+    """
+    with torch.no_grad():
+        variance = covariance(m).diagonal(dim1=1, dim2=2)
+        average = variance.mean(dim=1, keepdim=True)
+        return are_live(variance, m.first / m.weight.clamp_min(_TINY), average)
+
+
+def are_live(variance: Tensor, mean: Tensor, average: Tensor) -> Tensor:
+    """The same by variances and means (L, C), and the mean variance (L, 1)."""
+    threshold = torch.maximum(
+        DEAD_RELATIVE_TO_BLOCK * average, DEAD_RELATIVE_TO_MEAN * mean * mean
+    )
+    return variance > threshold
+
+
+def correlation(m: Moments, floor: float = VARIANCE_FLOOR) -> Tensor:
+    """Correlation matrices ``(L, C, C)`` with floored variances.
+
+    Rows and columns of dead channels are 0. With ``floor = 0`` this is Pearson's.
+    """
+    cov = covariance(m)
+    live = live_channels(m)
+    variance = cov.diagonal(dim1=1, dim2=2)
+    floored = variance + floor * variance.mean(dim=1, keepdim=True)
+    # the inner where keeps rsqrt away from 0, whose gradient is NaN even when masked
+    inverse = torch.where(
+        live, torch.where(live, floored, torch.ones_like(floored)).rsqrt(), 0.0
+    )
+    return cov * inverse[:, :, None] * inverse[:, None, :]
+
+
+def penalty(m: Moments, kind: str = "square", floor: float = VARIANCE_FLOOR) -> Tensor:
+    """Mean off-diagonal R^2 (``square``) or |R| (``abs``) of each block, ``(L,)``.
+
+    In [0, 1]; 0 where fewer than two channels are alive. The mean is over the pairs of
+    live channels. Finite, with finite gradients, for any number of rows.
+
+    Raises:
+        ValueError: for another ``kind``.
+    """
+    if kind not in PENALTIES:
+        raise ValueError(f"expected `penalty` to be one of {PENALTIES}, got '{kind}'")
+    square = kind == "square"
+    values: Tensor = MeanCorrelation.apply(  # type: ignore[no-untyped-call]
+        m.weight, m.first, m.second, square, floor, are_live
+    )
+    return values
+
+
+def debias(mean_square: Tensor, rows: Tensor) -> Tensor:
+    r"""Mean rho^2 less what finite sampling adds.
+
+    Independent channels show :math:`E[r^2] = 1/(n-1)`; this is the adjusted
+    :math:`1 - (1 - r^2)(n-1)/(n-2)` (Ezekiel 1930), which is 0 in that case and may
+    turn out negative. 0 for ``rows <= 2``. Edges of one frame are not independent, so
+    the true bias is larger than this.
+
+    Args:
+        mean_square: any shape.
+        rows: number of rows, shape ``()``.
+    """
+    adjusted = 1 - (1 - mean_square) * (rows - 1) / (rows - 2).clamp_min(1)
+    return torch.where(rows > 2, adjusted, torch.zeros_like(mean_square))
+
+
+def rankme(matrix: Tensor) -> Tensor:
+    r"""Effective rank :math:`\exp(-\sum_k p_k \ln p_k)`, shape ``(L,)``.
+
+    :math:`p_k` are the singular values of the features over their sum, that is the
+    roots of the eigenvalues of ``matrix`` (RankMe, arXiv:2210.02885, there without
+    centring). Between 1 and C; 0 for a zero matrix.
+
+    Args:
+        matrix: symmetric positive semi-definite ``(L, C, C)``: a covariance (the
+            channels weighted by their variance) or a correlation (all alike).
+    """
+    singular = torch.linalg.eigvalsh(matrix.double()).clamp_min(0).sqrt()
+    total = singular.sum(dim=1, keepdim=True)
+    p = singular / total.clamp_min(_TINY)
+    entropy = -torch.special.xlogy(p, p).sum(dim=1)
+    return torch.where(total[:, 0] > 0, entropy.exp(), torch.zeros_like(entropy))
+
+
+def participation_ratio(matrix: Tensor) -> Tensor:
+    r"""Effective rank :math:`(\mathrm{tr} M)^2 / |M|_F^2`, shape ``(L,)``.
+
+    For a correlation matrix it and the mean squared correlation are one number:
+    :math:`C / (1 + (C-1)\,\overline{r^2})`. 0 for a zero matrix.
+    """
+    matrix = matrix.double()
+    trace = matrix.diagonal(dim1=1, dim2=2).sum(dim=1)
+    square = (matrix * matrix).sum(dim=(1, 2))
+    return trace * trace / square.clamp_min(_TINY)
+
+
+def diagnose(m: Moments) -> Diagnosis:
+    """Everything worth logging about each block; no gradient."""
+    with torch.no_grad():
+        r = correlation(m, floor=0.0)
+        live = live_channels(m)
+        # eigvalsh raises on NaN, and a diagnosis must not end a training
+        sound = r.isfinite().all(dim=2).all(dim=1)
+        r = torch.where(sound[:, None, None], r, torch.zeros_like(r))
+        channels = r.shape[1]
+        off = r - torch.diag_embed(r.diagonal(dim1=1, dim2=2))
+        count = live.sum(dim=1)
+        pairs = (count * (count - 1)).clamp_min(1)
+        mean_square = (off * off).sum(dim=(1, 2)) / pairs
+        debiased = debias(mean_square, m.rows)
+        eigenvalues = torch.linalg.eigvalsh(r)
+        largest = eigenvalues[:, -1]
+        tiny = _TINY
+        # a dead channel has an eigenvalue of 0, which says nothing of the live ones
+        lowest = (channels - count).clamp_max(channels - 1)[:, None]
+        smallest = eigenvalues.gather(1, lowest)[:, 0]
+        smallest = torch.maximum(smallest, 1e-12 * largest).clamp_min(tiny)
+        resolved = channels * torch.finfo(torch.float32).eps * largest[:, None]
+        diagnosis = Diagnosis(
+            mean_abs=off.abs().sum(dim=(1, 2)) / pairs,
+            rms=mean_square.sqrt(),
+            maximum=off.abs().amax(dim=(1, 2)),
+            mean_square_debiased=torch.where(
+                count > 1, debiased, torch.zeros_like(debiased)
+            ),
+            rankme=rankme(r),
+            participation_ratio=participation_ratio(r),
+            condition=largest / smallest,
+            numerical_rank=(eigenvalues > resolved.clamp_min(tiny)).sum(dim=1),
+            dead_fraction=1 - count.double() / channels,
+        )
+        return Diagnosis(
+            *(torch.where(sound, part.double(), torch.nan) for part in diagnosis)
+        )
+
+
+def subsample_rows(
+    total: int, keep: int, seed: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw ``keep`` of ``total`` rows without replacement, each equally likely.
+
+    One row comes from each of ``keep`` consecutive strata, whose borders are shifted
+    (cyclically) by a random number. Edges are sorted by frame and atom, so strata
+    spread the draw over frames and atoms; the cost is O(keep), where a permutation
+    would cost O(total). A correlation estimated from s rows has a standard deviation
+    of about (1 - rho^2)/sqrt(s - 1).
+
+    Args:
+        total: number of rows, at least ``keep``.
+        keep: number of rows to draw.
+        seed: equal seeds draw equal rows on one kind of device; below 2^32, since the
+            generator of a CPU ignores higher bits.
+        device: where the indices are wanted.
+
+    Returns:
+        distinct indices, int64, shape ``(keep,)``.
+
+    Raises:
+        ValueError: when ``keep`` is not between 1 and ``total``.
+    """
+    if not 1 <= keep <= total:
+        raise ValueError(
+            f"expected to keep between 1 and all of {total} rows, got {keep}"
+        )
+    generator = torch.Generator(device=device)
+    generator.manual_seed(seed)
+    uniform = torch.rand(
+        keep + 1, generator=generator, device=device, dtype=torch.float64
+    )
+    border = torch.arange(0, (keep + 1) * total, total, device=device) // keep
+    size = border[1:] - border[:-1]
+    within = (uniform[:keep] * size).long()
+    shift = (uniform[keep] * total).long()
+    return within.add_(border[:-1]).add_(shift).remainder_(total)
+
+
+def subsample_channels(
+    total: int, keep: int, seed: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    r"""Draw ``keep`` of ``total`` channels, each pair of them equally likely.
+
+    So the mean over the pairs that were drawn is an unbiased estimate of that over all
+    pairs, with a standard deviation of at most :math:`\sigma\sqrt{2/\mathrm{keep}}`,
+    where :math:`\sigma` is that of the pairs' values (Hoeffding 1948, for draws with
+    replacement; less without).
+
+    Args:
+        total: number of channels.
+        keep: number of channels to draw, at most ``total``.
+        seed: as for :func:`subsample_rows`.
+        device: where the indices are wanted.
+
+    Returns:
+        distinct indices, int64, shape ``(keep,)``.
+    """
+    generator = torch.Generator(device=device)
+    generator.manual_seed(seed)
+    return torch.randperm(total, generator=generator, device=device)[:keep]

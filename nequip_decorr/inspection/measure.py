@@ -1,0 +1,360 @@
+"""Per-layer correlation of a saved model's features over a data file.
+
+For a person who has a model, trained with the term or without, and wants to know how
+redundant its channels are. Everything is measured over all rows (edges) of the data
+pooled, with the functions that training uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nequip_decorr.correlation.channels import Block, block_moments, group_blocks
+from nequip_decorr.correlation.functional import (
+    Moments,
+    correlation,
+    diagnose,
+    live_channels,
+    merge,
+)
+from nequip_decorr.inspection.result import Inspection, LayerReport
+from nequip_decorr.paths import split_index
+from nequip_decorr.species import resolve_species_map, trained_species_map
+from nequip_decorr.training import nequip_internals
+from nequip_decorr.training.features import Features, find_features, tap
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+#: What nequip-compile writes; such a model returns energies and forces alone.
+COMPILED_SUFFIXES = (".pt2", ".pth", ".pt")
+
+
+def load_model(path: str | Path, device: str = "cpu") -> nn.Module:
+    """Load a checkpoint or package for its features: evaluation mode, no derivatives.
+
+    The weights are those that NequIP evaluates with (the averaged ones under EMA).
+
+    Args:
+        path: a ``.ckpt`` of ``nequip-train`` or ``.nequip.zip`` of ``nequip-package``.
+        device: where it shall run, as torch names it.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is a compiled model or cannot be read, or the device is not
+            there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a model file, got {path}: no such file")
+    if path.suffix in COMPILED_SUFFIXES:
+        raise ValueError(
+            f"expected a checkpoint (.ckpt) or package (.nequip.zip), got the compiled "
+            f"model {path}, which does not output features; give the file it was "
+            f"compiled from"
+        )
+    from nequip.model.saved_models import load_utils
+    from nequip.utils.global_state import set_global_state
+
+    set_global_state(allow_tf32=False)
+    try:
+        model: nn.Module = load_utils.load_saved_model(str(path))
+    except Exception as error:
+        raise ValueError(
+            f"expected a checkpoint (.ckpt) or package (.nequip.zip) that NequIP can "
+            f"load, got {path}: {_one_line(error)}"
+        ) from error
+    try:
+        model = model.eval().requires_grad_(False).to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"expected a device that torch can use, got '{device}': {_one_line(error)}"
+        ) from error
+    for module in model.modules():
+        # Features need no forces; by attribute, since a package brings its own classes
+        if hasattr(module, "do_derivatives"):
+            module.do_derivatives = False  # type: ignore[assignment]
+    return model
+
+
+def read_frames(path: str | Path, max_frames: int | None = None) -> Iterator[Atoms]:
+    """Frames of a file that ase reads, one at a time, at most ``max_frames``.
+
+    ``file@0:10:2`` picks from them, as in ase.
+
+    Raises:
+        FileNotFoundError: at once, when there is no such file.
+        ValueError: while reading, when ase cannot, or when there is no frame in it.
+    """
+    if not split_index(path)[0].exists():
+        raise FileNotFoundError(f"expected a data file, got {path}: no such file")
+    return _read(path, max_frames)
+
+
+def _read(path: str | Path, max_frames: int | None) -> Iterator[Atoms]:
+    import ase.io
+
+    empty = True
+    name, index = split_index(path)
+    try:
+        frames = ase.io.iread(name, index or ":", do_not_split_by_at_sign=True)
+        for atoms in islice(frames, max_frames):
+            empty = False
+            yield atoms
+    except Exception as error:
+        raise ValueError(
+            f"expected a data file that ase reads (extxyz, traj, ...), got {path}: "
+            f"{_one_line(error)}"
+        ) from error
+    if empty:
+        raise ValueError(f"expected at least one frame in {path}, got none")
+
+
+def inspect_model(
+    model: nn.Module,
+    frames: Iterable[Atoms],
+    *,
+    features: str | None = None,
+    field: str | None = None,
+    layer_dim: int | None = None,
+    batch_size: int = 5,
+    chemical_species_to_atom_type_map: Mapping[str, str] | None = None,
+    on_frames: Callable[[int], object] = lambda count: None,
+    model_name: str = "",
+    data_name: str = "",
+) -> Inspection:
+    """Run a model over frames and describe the correlations of its features.
+
+    Args:
+        model: a ``GraphModel`` in evaluation mode, see :func:`load_model`.
+        frames: structures; labels in them are not read.
+        features, field, layer_dim: see :func:`.features.find_features`.
+        batch_size: frames in one call of the model; does not change the result beyond
+            rounding.
+        chemical_species_to_atom_type_map: element to the model's type for it, as in
+            NequIP's calculators; None where types are chemical symbols.
+        on_frames: called after each batch with the number of its frames.
+        model_name, data_name: what the result shall call them.
+
+    Raises:
+        ValueError: when the model has no such features, does not know an element, or
+            there is nothing to correlate (no frames, no edges, features not finite);
+            when the map is missing or does not fit the model.
+    """
+    from nequip.data import get_field_type
+
+    if batch_size < 1:
+        raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
+    species_map = resolve_species_map(
+        _type_names(model), chemical_species_to_atom_type_map, None
+    )
+    found = find_features(model, features, field, layer_dim)
+    groups = [
+        [found.blocks[index] for index in group] for group in group_blocks(found.blocks)
+    ]
+    pooled: list[Moments] = []
+    count = 0
+    handles = tap(model, found)
+    try:
+        for batch, data in _batches(model, species_map, frames, batch_size):
+            output = model(data)
+            # float32 products leave eigenvalues of 1e-6 where there are none, and the
+            # effective rank counts their roots
+            wide = {b.field: output[b.field].detach().double() for b in found.blocks}
+            new = [block_moments(wide, group) for group in groups]
+            for m, group in zip(new, groups, strict=True):
+                _require_finite(m, group, count, len(batch))
+            pooled = list(map(merge, pooled, new)) or new
+            count += len(batch)
+            on_frames(len(batch))
+    finally:
+        for handle in handles:
+            handle.remove()
+    row_kind = "edges" if _has_edges(found, get_field_type) else "atoms"
+    rows = int(pooled[0].rows) if pooled else 0
+    if rows < 2:
+        raise ValueError(
+            f"expected at least two {row_kind} to correlate over, got {rows} in "
+            f"{count} frames; give frames with atoms within the model's cutoff"
+        )
+    names = _names(model, found)
+    reports = {
+        block: report
+        for m, group in zip(pooled, groups, strict=True)
+        for block, report in zip(
+            group, _reports(m, [names[b] for b in group]), strict=True
+        )
+    }
+    return Inspection(
+        model=model_name,
+        data=data_name,
+        field=_title(found),
+        frames=count,
+        rows=rows,
+        row_kind=row_kind,
+        layers=tuple(reports[block] for block in found.blocks),
+    )
+
+
+def inspect_file(
+    model_path: str | Path,
+    data_path: str | Path,
+    *,
+    features: str | None = None,
+    field: str | None = None,
+    layer_dim: int | None = None,
+    batch_size: int = 5,
+    max_frames: int | None = None,
+    device: str = "cpu",
+    chemical_species_to_atom_type_map: Mapping[str, str] | None = None,
+    on_frames: Callable[[int], object] = lambda count: None,
+) -> Inspection:
+    """:func:`inspect_model` for a model file and a data file, whose errors it shares.
+
+    The map from elements to atom types is by default that of the training, which
+    checkpoints and packages carry.
+
+    Raises:
+        FileNotFoundError: when one of them does not exist.
+        ValueError: see :func:`load_model`, :func:`read_frames`, :func:`inspect_model`.
+    """
+    if max_frames is not None and max_frames < 1:
+        raise ValueError(f"expected at least 1 frame to read, got {max_frames}")
+    frames = read_frames(data_path, max_frames)
+    model = load_model(model_path, device)
+    species_map = resolve_species_map(
+        _type_names(model),
+        chemical_species_to_atom_type_map,
+        trained_species_map(Path(model_path)),
+    )
+    return inspect_model(
+        model,
+        frames,
+        features=features,
+        field=field,
+        layer_dim=layer_dim,
+        batch_size=batch_size,
+        chemical_species_to_atom_type_map=species_map,
+        on_frames=on_frames,
+        model_name=str(model_path),
+        data_name=str(data_path),
+    )
+
+
+def _batches(
+    model: nn.Module,
+    species_map: dict[str, str],
+    frames: Iterable[Atoms],
+    batch_size: int,
+) -> Iterator[tuple[list[Atoms], Any]]:
+    """Frames in batches, as ase has them and as the model takes them."""
+    from ase.calculators.calculator import all_properties
+    from nequip.data import AtomicDataDict, from_ase
+    from nequip.integrations.utils import basic_transforms
+
+    metadata: Any = model.metadata
+    type_names = _type_names(model)
+    transforms = basic_transforms(
+        metadata, float(metadata["r_max"]), type_names, species_map
+    )
+    device = next(model.parameters()).device
+
+    def prepare(atoms: Atoms, index: int) -> Any:
+        _check_frame(atoms, index, list(species_map))
+        # frames need not have the same labels, and nothing here reads them
+        data = from_ase(atoms, exclude_keys=all_properties)
+        for transform in transforms:
+            data = transform(data)
+        return data
+
+    remaining = enumerate(frames)
+    while batch := list(islice(remaining, batch_size)):
+        data = AtomicDataDict.batched_from_list([prepare(a, i) for i, a in batch])
+        yield [a for _, a in batch], AtomicDataDict.to_(data, device)
+
+
+def _type_names(model: nn.Module) -> list[str]:
+    metadata: Any = model.metadata
+    names: list[str] = metadata["type_names"].split(" ")
+    return names
+
+
+def _check_frame(atoms: Atoms, index: int, species: list[str]) -> None:
+    unknown = sorted(set(atoms.symbols) - set(species))
+    if unknown:
+        raise ValueError(
+            f"expected only the elements that the model knows, {species}, got "
+            f"{unknown} in frame {index} (counted from 0)"
+        )
+    if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
+        raise ValueError(
+            f"expected atoms at finite positions, got {atoms.symbols} in frame {index} "
+            f"(counted from 0) with none, or with NaN or infinity; repair the data"
+        )
+
+
+def _require_finite(m: Moments, group: list[Block], start: int, count: int) -> None:
+    bad = (~m.second.isfinite().all(dim=2).all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        block = group[bad[0]]
+        raise ValueError(
+            f"expected finite features in `{block.field}`, got NaN or infinity in "
+            f"layer {block.name}, frames {start} to {start + count - 1} (counted from "
+            f"0); check these frames, or the training that the model comes from"
+        )
+
+
+def _has_edges(found: Features, field_type: Callable[[str], str]) -> bool:
+    if found.outputs:
+        return found.rows == "edge"
+    return field_type(found.blocks[0].field) == "edge"
+
+
+def _title(found: Features) -> str:
+    """The field that the model outputs, or what a tap takes."""
+    return found.title.split(",")[0] if found.outputs else found.blocks[0].field
+
+
+def _names(model: nn.Module, found: Features) -> dict[Block, str]:
+    names = {block: block.name.replace("_", " ") for block in found.blocks}
+    first = found.blocks[0]
+    if nequip_internals.find_allegro(model) == (first.field, first.channels):
+        names[first] = "0 (two-body)"
+    return names
+
+
+def _reports(pooled: Moments, names: list[str]) -> list[LayerReport]:
+    pooled = Moments(*(part.cpu() for part in pooled))
+    diagnosis = diagnose(pooled)
+    matrices = correlation(pooled, floor=0.0)
+    eigenvalues = torch.linalg.eigvalsh(matrices).flip(1)
+    dead = ~live_channels(pooled)
+    return [
+        LayerReport(
+            name=name,
+            channels=matrices.shape[1],
+            mean_abs=float(diagnosis.mean_abs[i]),
+            rms=float(diagnosis.rms[i]),
+            maximum=float(diagnosis.maximum[i]),
+            mean_square_debiased=float(diagnosis.mean_square_debiased[i]),
+            effective_rank=float(diagnosis.rankme[i]),
+            participation_ratio=float(diagnosis.participation_ratio[i]),
+            dead_channels=tuple(dead[i].nonzero().flatten().tolist()),
+            eigenvalues=tuple(eigenvalues[i].tolist()),
+            correlation=tuple(map(tuple, matrices[i].tolist())),
+        )
+        for i, name in enumerate(names)
+    ]
+
+
+def _one_line(error: Exception) -> str:
+    """First line of an error's message, or its kind where there is none."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,279 @@
+"""The folder of a run: what it is, what is finished, and where the rest stands.
+
+::
+
+    run.json              what is run: model, protocol, structures
+    fingerprint.json      what a calculator says of the first structure
+    result.json           the result file, rewritten as replicas end
+    replicas/0000.json    a replica that has ended
+    state/0000.npz        where a replica stands that has not
+    frames/0000.extxyz    its recorded positions
+    frames/0000_last_good.extxyz
+
+Each file is written beside and moved into place, so that a process may be killed at
+any moment. A state that cannot be read (a power cut) is thrown away: that replica
+starts again, on the same path.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import math
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+from nequip_decorr.md import results
+from nequip_decorr.md.dynamics.contract import Array, MDState
+
+#: Two fingerprints closer than this are of one model: in single precision, and on a
+#: GPU, the same model says not quite the same twice.
+FINGERPRINT_RTOL = 1e-4
+FINGERPRINT_ATOL = 1e-6
+
+#: Name of the result file in the folder of a run.
+RESULT_NAME = "result.json"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where a replica stands: the engine's part, and what was seen so far.
+
+    Attributes:
+        state: the engine's part.
+        trace: (n, 4): time, temperature, potential and total energy.
+        last_good: positions and momenta of the last good frame, (2, N, 3).
+        record: the rest, in types that JSON knows.
+    """
+
+    state: MDState
+    trace: Array
+    last_good: Array
+    record: dict[str, Any]
+
+
+class RunFolder:
+    """Reads and writes the folder of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def result_path(self) -> Path:
+        """The result file."""
+        return self.path / RESULT_NAME
+
+    @contextmanager
+    def held(self, identity: Mapping[str, Any]) -> Iterator[None]:
+        """Hold the folder for this run, alone.
+
+        Raises:
+            ValueError: when another run is in it; says what differs.
+            OSError: when a live process works in it, or it cannot be written.
+        """
+        manifest = self.path / "run.json"
+        with self._made() as lock:
+            self._take(lock)
+            if manifest.exists():
+                self._compare(
+                    json.loads(manifest.read_text(encoding="utf-8")), identity
+                )
+            else:
+                results.write_atomic(manifest, json.dumps(identity, indent=1))
+            yield
+
+    def _made(self) -> IO[str]:
+        """Make the folder what it is to be; the open file of its lock."""
+        # a run killed as it began has left some of these and no manifest
+        ours = {"replicas", "state", "frames", "lock", "run.json", "run.json.part"}
+        try:
+            made = self.path.exists()
+            there = {p.name for p in self.path.iterdir()} if made else set()
+            if "run.json" not in there and there - ours:
+                raise ValueError(
+                    f"expected a new folder or one of `nequip-decorr md`, got "
+                    f"{self.path} with other files in it; choose another --out"
+                )
+            for name in ("replicas", "state", "frames"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            return (self.path / "lock").open("w", encoding="utf-8")
+        except OSError as error:
+            refused = type(error)(
+                f"expected a folder for the run that can be written, got {self.path} "
+                f"({error.strerror}); choose another --out"
+            )
+            refused.errno = error.errno
+            raise refused from error
+
+    def recognise(self, fingerprint: Mapping[str, float]) -> None:
+        """Keep what the model says of the first structure, or compare it.
+
+        Raises:
+            ValueError: when the run that is here has another model.
+        """
+        path = self.path / "fingerprint.json"
+        if not path.exists():
+            results.write_atomic(path, json.dumps(fingerprint, indent=1))
+            return
+        before = json.loads(path.read_text(encoding="utf-8"))
+        self._refuse(
+            [
+                f"model.{name} was {before[name]:.6g}, is {now:.6g}"
+                for name, now in fingerprint.items()
+                if not math.isclose(
+                    before[name],
+                    now,
+                    rel_tol=FINGERPRINT_RTOL,
+                    abs_tol=FINGERPRINT_ATOL,
+                )
+            ]
+        )
+
+    def finished(self, index: int) -> results.Replica | None:
+        """The replica, if it has ended."""
+        path = self._replica(index)
+        if not path.exists():
+            return None
+        return results.replica_from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    def finish(self, replica: results.Replica) -> None:
+        """Keep a replica that has ended; its state goes."""
+        text = json.dumps(results.replica_to_dict(replica), allow_nan=False)
+        results.write_atomic(self._replica(replica.index), text)
+        self._state(replica.index).unlink(missing_ok=True)
+
+    def save(self, index: int, saved: Saved) -> None:
+        """Keep where a replica stands.
+
+        Without a flush to the disk: what a killed process has written stays, and a
+        power cut costs this replica's time, not its truth.
+        """
+        state = saved.state
+        arrays: dict[str, Any] = {
+            f"extra_{name}": values for name, values in state.extra.items()
+        }
+        text = {
+            "step": state.step,
+            "energy": state.energy_eV,
+            "rng_state": state.rng_state,
+            "record": saved.record,
+        }
+        arrays |= {
+            "positions": state.positions_A,
+            "momenta": state.momenta,
+            "forces": np.asarray(state.forces_eV_per_A),
+            "trace": saved.trace,
+            "last_good": saved.last_good,
+            "text": np.array(json.dumps(text)),
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        path = self._state(index)
+        temporary = path.with_name(path.name + ".part")
+        try:
+            temporary.write_bytes(buffer.getvalue())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def saved(self, index: int) -> Saved | None:
+        """Where a replica stands, None when nothing (readable) is kept."""
+        try:
+            content = io.BytesIO(self._state(index).read_bytes())
+            with np.load(content, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (FileNotFoundError, zipfile.BadZipFile, ValueError, EOFError, KeyError):
+            return None
+        text = json.loads(str(arrays["text"]))
+        state = MDState(
+            step=text["step"],
+            positions_A=arrays["positions"],
+            momenta=arrays["momenta"],
+            forces_eV_per_A=arrays["forces"],
+            energy_eV=text["energy"],
+            rng_state=text["rng_state"],
+            extra={
+                name.removeprefix("extra_"): values
+                for name, values in arrays.items()
+                if name.startswith("extra_")
+            },
+        )
+        return Saved(state, arrays["trace"], arrays["last_good"], text["record"])
+
+    def trajectory(self, index: int) -> Path:
+        """File of a replica's recorded positions."""
+        return self.path / "frames" / f"{index:04d}.extxyz"
+
+    def cut_trajectory(self, index: int, size: int) -> None:
+        """Forget what was recorded after the file had this size."""
+        path = self.trajectory(index)
+        if path.exists():
+            with path.open("r+b") as handle:
+                handle.truncate(size)
+
+    def extend_trajectory(self, index: int, text: str) -> int:
+        """Append recorded positions; the file's new size."""
+        with self.trajectory(index).open("ab") as handle:
+            handle.write(text.encode())
+            return handle.tell()
+
+    def keep_frame(self, index: int, atoms: Atoms) -> str:
+        """Keep the last good frame; its path, relative to the result file."""
+        path = self.path / "frames" / f"{index:04d}_last_good.extxyz"
+        results.write_atomic(path, frame_text(atoms))
+        return str(path.relative_to(self.path))
+
+    def _replica(self, index: int) -> Path:
+        return self.path / "replicas" / f"{index:04d}.json"
+
+    def _state(self, index: int) -> Path:
+        return self.path / "state" / f"{index:04d}.npz"
+
+    def _compare(self, before: Any, identity: Mapping[str, Any]) -> None:
+        self._refuse(differences(before, json.loads(json.dumps(identity))))
+
+    def _refuse(self, changes: Sequence[str]) -> None:
+        if changes:
+            raise ValueError(
+                f"expected the run that {self.path} holds, got another "
+                f"({'; '.join(changes)}); choose another --out, or run it as before"
+            )
+
+    def _take(self, lock: IO[str]) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(
+                f"expected {self.path} to be free, got one that another process is "
+                "running in; wait for it or choose another --out"
+            ) from error
+
+
+def frame_text(atoms: Atoms) -> str:
+    """A frame in extended XYZ."""
+    buffer = io.StringIO()
+    ase.io.write(buffer, atoms, format="extxyz")
+    return buffer.getvalue()
+
+
+def differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """What changed between two documents of plain types, one line each."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        lines = []
+        for key in sorted(before.keys() | now.keys()):
+            inner = f"{name}.{key}" if name else key
+            lines += differences(before.get(key), now.get(key), inner)
+        return lines
+    if before == now:
+        return []
+    line = f"{name} was {before}, is {now}"
+    return [line if len(line) < 160 else f"{name} differs"]

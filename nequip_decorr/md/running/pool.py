@@ -1,0 +1,169 @@
+"""Running replicas in several processes, to the same results as in one."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.md.running.batch import Stop, Work, run_replicas
+from nequip_decorr.md.running.folder import RunFolder
+from nequip_decorr.md.running.replica import Plan
+
+#: How often the parent looks up from waiting, s.
+POLL_EVERY_S = 0.2
+
+
+def shared_steps(n_replicas: int) -> Any:
+    """A list of steps that all processes see."""
+    return multiprocessing.get_context("spawn").RawArray(ctypes.c_int64, n_replicas)
+
+
+def run_in_processes(
+    batches: Sequence[Sequence[Plan]],
+    work: Work,
+    open_model: Callable[[], Any],
+    processes: int,
+    on_batch: Callable[[], None],
+) -> Stop | None:
+    """Run batches of replicas, each in one of several worker processes.
+
+    Args:
+        batches: what one process runs at a time.
+        work: as for :func:`run_replicas`; ``steps`` from :func:`shared_steps`;
+            ``poll`` is called here, the model and folder are opened anew there.
+        open_model: makes the model; is sent to the processes.
+        processes: how many.
+        on_batch: called here when a batch has ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    stopping = context.Event()
+    pool = ProcessPoolExecutor(
+        max_workers=min(processes, len(batches)),
+        mp_context=context,
+        initializer=partial(
+            _start,
+            open_model=open_model,
+            engine=work.engine,
+            protocol=work.protocol,
+            folder=work.folder.path,
+            save_every_s=work.save_every_s,
+            steps=work.steps,
+            stopping=stopping,
+        ),
+    )
+    stop = None
+    with pool:
+        waiting = {pool.submit(_run_batch, list(batch)) for batch in batches}
+        try:
+            while waiting:
+                done, waiting = wait(
+                    waiting, timeout=POLL_EVERY_S, return_when=FIRST_COMPLETED
+                )
+                for future in done:
+                    ended = future.result()
+                    # the first tells why; the others stop because of it
+                    stop = stop or ended
+                    on_batch()
+                if work.poll() or stop:
+                    stopping.set()
+        except BrokenProcessPool:
+            return Stop(
+                "worker_died",
+                "a worker process was killed from outside (often for want of memory); "
+                "use fewer processes, and run the same command again to go on",
+            )
+        finally:
+            stopping.set()
+    return stop
+
+
+def threads() -> int:
+    """Threads of torch in each process: what OMP_NUM_THREADS says, else one.
+
+    Sums depend on how many threads share them, so the number must not follow from
+    how many processes there are: one process and several then agree bit for bit.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(asked) if asked.isdigit() and int(asked) else 1
+
+
+def use_threads(number: int) -> int:
+    """Set torch's threads, if the model has loaded torch; what they were before."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return number
+    before: int = torch.get_num_threads()
+    torch.set_num_threads(number)
+    return before
+
+
+#: What a worker process works with, or why it cannot.
+_work: Work | Stop
+
+
+def _start(
+    *,
+    open_model: Callable[[], Any],
+    engine: str,
+    protocol: Protocol,
+    folder: Path,
+    save_every_s: float,
+    steps: Any,
+    stopping: Event,
+) -> None:
+    """Set a worker process up."""
+    global _work  # noqa: PLW0603
+    # the parent, which gets the same signals, says when to stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        model = open_model()
+    except Exception as error:
+        # what an initializer raises never reaches the parent
+        text = " ".join(str(error).split()) or "no message"
+        _work = Stop(
+            "model_broken",
+            f"a worker process cannot open the model ({type(error).__name__}: "
+            f"{text[:200]}); see to it or use fewer processes, and run the same "
+            "command again",
+        )
+        return
+    use_threads(threads())
+    _work = Work(
+        model=model,
+        engine=engine,
+        protocol=protocol,
+        folder=RunFolder(folder),
+        save_every_s=save_every_s,
+        steps=steps,
+        poll=stopping.is_set,
+    )
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent was killed: the folder is not its any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
+def _run_batch(plans: list[Plan]) -> Stop | None:
+    if isinstance(_work, Stop):
+        return _work
+    if _work.poll():
+        return Stop("interrupt", "interrupted; run the same command again to go on")
+    return run_replicas(plans, _work)

@@ -1,0 +1,109 @@
+"""What a person sees while replicas run: alive, ns/day, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+#: Wall time between two updates of the bar, and of the plain lines, s.
+BAR_EVERY_S, LINE_EVERY_S = 1.0, 30.0
+
+
+class Display:
+    """A live bar on a terminal, plain lines elsewhere.
+
+    Args:
+        steps: the step of each replica, as :class:`nequip_decorr.md.running.batch.Work`
+            has them.
+        n_steps: steps to the horizon.
+        timestep_fs: for ns/day.
+        console: where to write; None for silence.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[int],
+        *,
+        n_steps: int,
+        timestep_fs: float,
+        console: Console | None,
+    ) -> None:
+        self._steps = steps
+        self._n_steps = n_steps
+        self._timestep_fs = timestep_fs
+        self._console = console
+        self._bar: Progress | None = None
+        self._started = time.monotonic()
+        self._next = self._started + 1.0
+        self._before = self._taken()
+
+    def __enter__(self) -> Display:
+        if self._console is not None and self._console.is_terminal:
+            self._bar = Progress(
+                BarColumn(),
+                TextColumn("{task.description}"),
+                console=self._console,
+                auto_refresh=False,
+            )
+            self._task = self._bar.add_task("starting", total=1.0)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._show()
+            self._bar.stop()
+
+    def refresh(self) -> None:
+        """Show the state of things, when it is time to."""
+        now = time.monotonic()
+        if self._console is None or now < self._next:
+            return
+        self._next = now + (BAR_EVERY_S if self._bar else LINE_EVERY_S)
+        self._show()
+
+    @property
+    def ns_per_day(self) -> float:
+        """Simulated time of all replicas together, per day of this session."""
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        moved = self._taken() - self._before
+        return moved * self._timestep_fs * 1e-6 / elapsed * 86400
+
+    def _taken(self) -> int:
+        return sum(max(step, ~step) for step in self._steps)
+
+    def _show(self) -> None:
+        rate = self.ns_per_day
+        to_go = [step for step in self._steps if step >= 0]
+        failed = sum(step < 0 and ~step < self._n_steps for step in self._steps)
+        left = sum(self._n_steps - step for step in to_go)
+        done = 1 - left / (self._n_steps * len(self._steps))
+        seconds = left * self._timestep_fs * 1e-6 / rate * 86400 if rate else None
+        text = (
+            f"{len(self._steps) - failed} of {len(self._steps)} replicas alive, "
+            f"{len(to_go)} to go, {rate:.3g} ns/day, {_clock(seconds)} left"
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, description=text)
+            self._bar.refresh()
+        elif self._console is not None:
+            self._console.print(f"{done:4.0%}  {text}", highlight=False)
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
