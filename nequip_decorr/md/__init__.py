@@ -16,11 +16,11 @@ _HOMES = {
     "PRESETS": "presets",
     "Criteria": "protocol",
     "Protocol": "protocol",
-    "RunStoppedError": "run",
+    "RunStoppedError": "running.run",
     "calculator_model": "models",
     "load_model": "models",
     "preset": "presets",
-    "run_stability": "run",
+    "run_stability": "running.run",
 }
 
 __all__ = [

@@ -1,7 +1,7 @@
 """The only place that touches what NequIP, Allegro and Lightning do not promise.
 
-Tried with nequip 0.19.1 and nequip-allegro 0.8.3; ``tests/unit/test_host.py`` fails
-when one of these names moves.
+Tried with nequip 0.19.1 and nequip-allegro 0.8.3. The module's tests fail when one of
+these names moves.
 """
 
 from __future__ import annotations

@@ -1,0 +1,374 @@
+"""The sampled loss term equals the pooled metric wherever both see the same."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from scipy import stats
+from torch import multiprocessing
+
+from nequip_decorr import EdgeCorrelation
+from nequip_decorr.correlation.channels import Block
+from nequip_decorr.correlation.functional import subsample_channels
+from nequip_decorr.correlation.sampled import SampledCorrelation
+from tests.correlation.test_functional_hard import HARD
+from tests.support import reference
+from tests.support.reference import (
+    FLOAT32_GRADIENT_TOLERANCE,
+    FLOAT32_TOLERANCE,
+    RANKS_TOLERANCE,
+    holds_for,
+)
+
+NAN = float("nan")
+
+#: blocks alike and different, centred and not, of two fields: 5 layers
+BLOCKS = [
+    Block("a", 6, 0, "0"),
+    Block("a", 6, 1, "1", start=6),
+    Block("b", 4, 2, "2_1o", start=0, dim=3, step=3, centred=False),
+    Block("b", 5, 2, "2_0e", start=12),
+    Block("b", 9, 3, "3", start=17),
+    Block("a", 12, 4, "4"),
+]
+
+
+def fields(seed, edges, dtype=torch.float64):
+    return {
+        "a": reference.mixed_features(seed, edges, 2, 6, dtype).requires_grad_(),
+        "b": reference.mixed_features(seed + 1, edges, 1, 26, dtype).requires_grad_(),
+    }
+
+
+def value_and_gradient(metric, features):
+    value = metric(features, {})
+    grads = torch.autograd.grad(value, list(features.values()))
+    return value.item(), torch.cat([grad.flatten() for grad in grads])
+
+
+@holds_for(
+    st.integers(0, 2**31),
+    st.integers(0, 40),
+    st.sampled_from(["square", "abs"]),
+    st.sampled_from([None, [1], [4, 0, 2]]),
+    st.sampled_from([None, 10]),
+)
+def test_without_a_limit_on_channels_it_is_the_metric(seed, edges, kind, layers, keep):
+    features = fields(seed, edges)
+    options = {"blocks": BLOCKS, "penalty": kind, "layers": layers, "max_edges": keep}
+    pooled = EdgeCorrelation(**options)
+    sampled = SampledCorrelation(**options, max_channels=None)
+    expected, expected_grad = value_and_gradient(pooled, features)
+    found, grad = value_and_gradient(sampled, features)
+    assert found == pytest.approx(expected, abs=1e-10)
+    torch.testing.assert_close(grad, expected_grad, rtol=1e-7, atol=1e-10)
+    assert sampled.last_mean_square().item() == pytest.approx(
+        pooled.last_mean_square().item(), abs=1e-10
+    )
+
+
+@pytest.mark.parametrize("kind", ["square", "abs"])
+@pytest.mark.parametrize("name", [name for name in HARD if name != "many edges"])
+def test_hard_features(name, kind):
+    x = HARD[name][:, 0]
+    expected = reference.penalty(x.double().numpy(), kind)
+    metric = SampledCorrelation(penalty=kind)
+    value, grad = value_and_gradient(
+        metric, {"edge_features": x.clone().requires_grad_()}
+    )
+    assert value == pytest.approx(expected, abs=FLOAT32_TOLERANCE)
+    assert 0 <= value <= 1
+    pooled = {"edge_features": x.clone().requires_grad_()}
+    _, other = value_and_gradient(EdgeCorrelation(penalty=kind), pooled)
+    assert grad.isfinite().all()
+    scale = float(x.abs().max()) if x.numel() else 1.0
+    size = float((other * (scale or 1.0)).abs().max()) if len(other) else 0.0
+    atol = FLOAT32_GRADIENT_TOLERANCE * max(size, 1 / max(len(x), 1)) / (scale or 1.0)
+    torch.testing.assert_close(grad, other, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("edges", [1, 2, 48])
+def test_constant_features_have_no_gradient(dtype, edges):
+    x = torch.ones(edges, 6, dtype=dtype, requires_grad=True)
+    value, grad = value_and_gradient(SampledCorrelation(), {"edge_features": x})
+    assert value == 0
+    assert torch.equal(grad, torch.zeros_like(grad))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("layer_dim", [None, 6])
+def test_half_precision_is_raised(dtype, layer_dim):
+    x = reference.mixed_features(3, 30, 2, 6, dtype).requires_grad_()
+    metric = SampledCorrelation(layer_dim=layer_dim)
+    value, grad = value_and_gradient(metric, {"edge_features": x})
+    wide = {"edge_features": x.detach().float()}
+    assert value == SampledCorrelation(layer_dim=layer_dim)(wide, {}).item()
+    assert grad.dtype == dtype
+
+
+def test_it_is_once_differentiable():
+    x = fields(0, 20)["a"]
+    value = SampledCorrelation("a")({"a": x}, {})
+    with pytest.raises(RuntimeError, match="expected a first derivative"):
+        torch.autograd.grad(value, x, create_graph=True)
+
+
+# --- a sample of channels ---
+
+
+@pytest.mark.parametrize(
+    "blocks", [None, [Block("a", 6, i, str(i), 6 * i) for i in (0, 1)]]
+)
+def test_a_step_is_the_metric_of_the_channels_that_it_drew(blocks):
+    features = fields(5, 25)
+    options = {"blocks": blocks} if blocks else {"field": "a", "layer_dim": 6}
+    metric = SampledCorrelation(**options, max_channels=4, seed=9)
+    for step in range(3):
+        value, grad = value_and_gradient(metric, {"a": features["a"]})
+        drawn = subsample_channels(6, 4, (9 * 0x9E3779B1 + step) % 2**32)
+        both = torch.cat([drawn, drawn + 6])
+        x = features["a"].detach()[:, both].requires_grad_()
+        expected, inside = value_and_gradient(EdgeCorrelation("x", 4), {"x": x})
+        assert value == pytest.approx(expected, abs=1e-10)
+        whole = torch.zeros(25, 12).double()
+        whole[:, both] = inside.view(25, 8)
+        torch.testing.assert_close(grad.view(25, 12), whole, rtol=1e-7, atol=1e-10)
+
+
+def test_layers_of_many_widths_are_one_product_once_limited():
+    widths = [8, 5, 12, 4]
+    blocks = [Block(f"f{i}", width, i, str(i)) for i, width in enumerate(widths)]
+    metric = SampledCorrelation(blocks=blocks, max_channels=4)
+    assert metric._groups == [[0, 1, 2, 3]]
+    features = {
+        f"f{i}": reference.mixed_features(i, 30, 1, width).requires_grad_()
+        for i, width in enumerate(widths)
+    }
+    value, _ = value_and_gradient(metric, features)
+    expected = []
+    for i, width in enumerate(widths):
+        drawn = subsample_channels(width, 4, 0) if width > 4 else range(4)
+        rows = features[f"f{i}"].detach()[:, list(drawn)]
+        expected.append(reference.penalty(rows.numpy()))
+    assert value == pytest.approx(sum(expected) / 4, abs=1e-9)
+
+
+def test_every_pair_of_channels_is_drawn_equally_often():
+    total, keep, draws = 7, 3, 6000
+    included = dict.fromkeys(itertools.combinations(range(total), 2), 0)
+    for seed in range(draws):
+        drawn = sorted(subsample_channels(total, keep, seed).tolist())
+        assert len(set(drawn)) == keep
+        for pair in itertools.combinations(drawn, 2):
+            included[pair] += 1
+    p = keep * (keep - 1) / (total * (total - 1))
+    for count in included.values():
+        assert stats.binomtest(count, draws, p).pvalue > 1e-4 / len(included)
+
+
+def test_the_mean_over_steps_is_that_of_all_channels_within_the_stated_bound():
+    x = reference.mixed_features(11, 60, 1, 12)
+    metric = SampledCorrelation(max_channels=6)
+    values = []
+    for step in range(2000):
+        metric.step = step
+        with torch.no_grad():
+            values.append(metric({"edge_features": x}, {}).item())
+    found = torch.tensor(values)
+    expected = reference.penalty(x.numpy())
+    standard_error = float(found.std()) / len(values) ** 0.5
+    # the floor's mean variance is that of the channels drawn: 1e-4 of R
+    assert abs(float(found.mean()) - expected) < 4 * standard_error + 1e-4
+    r = reference.correlation(x.numpy())
+    sigma = (r[~torch.eye(12, dtype=torch.bool).numpy()] ** 2).std()
+    assert 0 < float(found.std()) < sigma * (2 / 6) ** 0.5
+
+
+# --- an epoch ---
+
+
+def test_an_epoch_is_the_mean_of_its_batches_by_their_edges():
+    metric = SampledCorrelation("a", max_edges=8, max_channels=5)
+    sizes = [5, 20, 0, 12]
+    values = [metric(fields(n, n), {}).item() for n in sizes]
+    expected = sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
+    assert metric.compute().item() == pytest.approx(expected, abs=1e-12)
+    metric.reset()
+    metric.step = 7
+    metric.update(fields(1, 20), {})
+    alone = SampledCorrelation("a", max_edges=8, max_channels=5)
+    alone.step = 7
+    assert metric.compute().item() == alone(fields(1, 20), {}).item()
+    assert not metric.compute().requires_grad
+
+
+def test_an_epoch_without_edges_is_nought():
+    metric = SampledCorrelation("a")
+    metric(fields(0, 0), {})
+    assert metric.compute().item() == 0
+
+
+def test_a_sample_has_no_diagnosis_and_needs_a_batch():
+    metric = SampledCorrelation("a")
+    with pytest.raises(ValueError, match="expected a batch before its correlation"):
+        metric.last_mean_square()
+    metric(fields(0, 20), {})
+    with pytest.raises(ValueError, match=r"expected a metric that pools .* take EdgeC"):
+        metric.diagnosis()
+
+
+@pytest.mark.parametrize("bad", [1, 2.5, True, NAN, "64"])
+def test_bad_limits_get_one_line(bad):
+    with pytest.raises(ValueError, match="`max_channels` of at least 2 or null, got"):
+        SampledCorrelation(max_channels=bad)
+
+
+def test_what_is_not_finite_names_its_block():
+    features = fields(0, 20)
+    with torch.no_grad():
+        features["b"][3, 2] = NAN
+    metric = SampledCorrelation(blocks=BLOCKS, layers=[0])
+    message = "finite features in `b`, got NaN or infinity in layer 2_1o of step 0"
+    with pytest.raises(FloatingPointError, match=message):
+        metric(features, {})
+
+
+@pytest.mark.parametrize(
+    ("edges", "lacked"),
+    [
+        ([0, 0], "edges"),
+        ([0, 9, 0], None),
+        ([1, 1], "channels"),  # one edge correlates with nothing
+        ([9], None),
+    ],
+)
+def test_batches_that_lack_something_to_correlate(edges, lacked):
+    metric = SampledCorrelation(blocks=BLOCKS[:2])
+    for seed, count in enumerate(edges):
+        metric(fields(seed, count), {})
+    assert metric.idle() == lacked
+    metric.reset()
+    metric(fields(0, 20), {})
+    assert metric.idle() is None
+
+
+@pytest.mark.parametrize(("layers", "lacked"), [([0], None), ([1], "channels")])
+def test_dead_channels_count_in_the_penalised_layers_only(layers, lacked):
+    features = fields(3, 20)
+    with torch.no_grad():
+        features["a"][:, 6:] = 0.7
+    metric = SampledCorrelation(blocks=BLOCKS[:2], layers=layers)
+    metric(features, {})
+    assert metric.idle() == lacked
+
+
+# --- two processes ---
+
+#: name: (options, edges on rank 0, on rank 1)
+RANKS = {
+    "all": ({"max_channels": None}, (13, 40), (8, 2)),
+    "channels": ({"max_channels": 4}, (13, 40), (8, 2)),
+    "abs of some layers": (
+        {"penalty": "abs", "layers": [0, 3], "layer_weights": [1.0, 3.0]},
+        (13,),
+        (8,),
+    ),
+    "an empty rank": ({"max_channels": 4}, (20, 0), (0, 9)),
+    "no edges": ({}, (0,), (0,)),
+    "one edge": ({}, (30,), (1,)),
+}
+
+
+def train_on_rank(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    results = {}
+    for case, (options, *ranks) in RANKS.items():
+        metric = SampledCorrelation(blocks=BLOCKS, dist_sync_on_step=True, **options)
+        steps = [
+            value_and_gradient(metric, fields(100 * rank + i, edges, torch.float32))
+            for i, edges in enumerate(ranks[rank])
+        ]
+        mean_square = metric.last_mean_square().item()
+        idle = metric.idle()
+        assert metric.edges == sum(ranks[rank])  # of this rank again
+        results[case] = (steps, mean_square, metric.compute().item(), idle)
+    for edges in (20, 1 + 19 * rank):
+        constant = torch.ones(edges, 6, dtype=torch.float64, requires_grad=True)
+        metric = SampledCorrelation("x", dist_sync_on_step=True)
+        value, grad = value_and_gradient(metric, {"x": constant})
+        assert value == 0 and not grad.any()
+        assert metric.idle() == "channels"
+    features = fields(100 * rank, 13 + rank, torch.float32)
+    results["drawn"] = [
+        value_and_gradient(
+            kind(blocks=BLOCKS, dist_sync_on_step=True, max_edges=10, **options),
+            features,
+        )
+        for kind, options in (
+            (EdgeCorrelation, {}),
+            (SampledCorrelation, {"max_channels": None}),
+        )
+    ]
+    torch.distributed.destroy_process_group()
+    torch.save(results, f"{folder}/rank{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_ranks_have_values_and_gradients_of_one_process(tmp_path):
+    multiprocessing.spawn(train_on_rank, (str(tmp_path),), nprocs=2)
+    found = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
+    for each in found:
+        (expected, expected_grad), (value, grad) = each["drawn"]
+        assert value == pytest.approx(expected, abs=RANKS_TOLERANCE)
+        torch.testing.assert_close(grad, expected_grad, rtol=0, atol=RANKS_TOLERANCE)
+    for case, (options, *ranks) in RANKS.items():
+        metric = SampledCorrelation(blocks=BLOCKS, **options)
+        for i, counts in enumerate(zip(*ranks, strict=True)):
+            parts = [
+                fields(100 * rank + i, edges, torch.float32)
+                for rank, edges in enumerate(counts)
+            ]
+            whole = {
+                key: torch.cat([part[key] for part in parts]).detach().requires_grad_()
+                for key in ("a", "b")
+            }
+            value = metric(whole, {})
+            grads = torch.autograd.grad(value, list(whole.values()))
+            size = max((float(g.abs().max()) for g in grads if len(g)), default=0.0)
+            for rank, each in enumerate(found):
+                got, grad = each[case][0][i]
+                assert got == pytest.approx(value.item(), abs=RANKS_TOLERANCE)
+                own = torch.cat([g.split(list(counts))[rank].flatten() for g in grads])
+                torch.testing.assert_close(
+                    grad, own, rtol=0, atol=RANKS_TOLERANCE * size
+                )
+        mean_square, epoch = metric.last_mean_square().item(), metric.compute().item()
+        for each in found:
+            assert each[case][3] == ("edges" if case == "no edges" else None)
+            assert each[case][1] == pytest.approx(mean_square, abs=RANKS_TOLERANCE)
+            assert each[case][2] == pytest.approx(epoch, abs=RANKS_TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", [EdgeCorrelation, SampledCorrelation])
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [({"layers": [1]}, [0, 1]), ({"layer_weights": [1.0, 3.0]}, [0.25, 0.75])],
+)
+def test_a_controller_is_told_of_the_layers_that_are_penalised(kind, options, weights):
+    x = reference.mixed_features(5, 50, 2, 6)
+    metric = kind(layer_dim=6, **options) if kind is EdgeCorrelation else None
+    blocks = [Block("x", 6, i, str(i), start=6 * i) for i in range(2)]
+    metric = metric or kind(blocks=blocks, **options)
+    metric({"x": x, "edge_features": x}, {})
+    expected = sum(
+        weight * reference.penalty(x[:, 6 * i : 6 * i + 6].numpy(), floor=0.0)
+        for i, weight in enumerate(weights)
+    )
+    assert metric.last_mean_square().item() == pytest.approx(
+        reference.debias(expected, 50), abs=1e-9
+    )

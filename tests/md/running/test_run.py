@@ -1,0 +1,396 @@
+"""A whole run through the public call: ends, stops, resumes, and what it refuses."""
+
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
+
+from nequip_decorr.md import Criteria, RunStoppedError, results, run_stability
+from nequip_decorr.md.protocol import Protocol
+from tests.support.potentials import (
+    AtCall,
+    Beyond,
+    Einstein,
+    Free,
+    K,
+    cardless,
+    crystal,
+    dying,
+    einstein,
+    flyer,
+    greedy,
+)
+
+SHORT = Protocol(
+    timestep_fs=2.0,
+    horizon_ps=0.06,
+    replicas=2,
+    record_interval_steps=3,
+    frame_interval_steps=7,
+)
+LONG = replace(SHORT, horizon_ps=20.0, frame_interval_steps=None, replicas=4)
+ENSEMBLES = ["langevin", "nose-hoover", "nve", "ramp"]
+
+
+def of(ensemble, protocol=SHORT):
+    end = 900.0 if ensemble == "ramp" else None
+    return replace(protocol, ensemble=ensemble, ramp_end_temperature_K=end)
+
+
+def springs(call=10**9, what=""):
+    return AtCall(crystal().positions, K, call, what)
+
+
+def ends(folder):
+    """All that a run has found: replicas and recorded positions, to the last bit."""
+    replicas = results.load(folder / "result.json").replicas
+    files = {p.name: p.read_bytes() for p in (folder / "frames").iterdir()}
+    return replicas, files
+
+
+def test_a_spring_crystal_survives(tmp_path):
+    result = run_stability(springs(), crystal(), SHORT, output=tmp_path)
+    assert result == results.load(tmp_path / "result.json")
+    assert result.complete
+    assert [r.censored_by for r in result.replicas] == ["horizon"] * 2
+    assert [r.time_ps for r in result.replicas] == [0.06] * 2
+    assert [r.seed for r in result.replicas] == [0, 1]
+    trace = result.replicas[0].trace
+    np.testing.assert_allclose(trace.time_ps, np.arange(0, 31, 3) * 2e-3)
+    frames = ase.io.read(tmp_path / result.replicas[1].trajectory, ":")
+    assert [a.info["step"] for a in frames] == [0, 7, 14, 21, 28]
+    assert frames[0].pbc.all()
+
+
+@pytest.mark.slow
+def test_a_lennard_jones_liquid_survives(tmp_path):
+    argon = bulk("Ar", cubic=True, a=5.6) * (2, 2, 2)
+    model = LennardJones(sigma=3.4, epsilon=0.0104, rc=5.5, smooth=True)
+    protocol = replace(
+        SHORT, temperatures_K=(130.0,), timestep_fs=5.0, horizon_ps=2.0, replicas=2
+    )
+    result = run_stability(model, argon, protocol, output=tmp_path)
+    assert [r.failure for r in result.replicas] == [None, None]
+
+
+def test_a_hole_is_told_with_its_last_good_frame(tmp_path):
+    """Free flight: the momentum of the last good frame tells when it had to fail."""
+    protocol = replace(
+        SHORT,
+        ensemble="nve",
+        temperatures_K=(2000.0,),
+        timestep_fs=0.5,
+        horizon_ps=2.0,
+        replicas=6,
+        half_step_repeat=True,
+    )
+    result = run_stability(
+        Beyond(2.0, "nan-forces"), flyer(), protocol, output=tmp_path
+    )
+    failed = [r for r in result.replicas if r.failed]
+    assert 0 < len(failed) < 6
+    for replica in failed:
+        failure = replica.failure
+        good = ase.io.read(tmp_path / failure.last_good_frame)
+        speed = good.get_velocities()[0, 0] * 0.5 * 0.0982269478  # A a step
+        assert failure.step == np.ceil(2.0 / speed)
+        assert good.info["step"] == failure.step - 1
+        assert failure.cause == "nonfinite"
+        assert failure.atoms == (0,)
+        assert replica.time_ps == failure.time_ps
+        assert failure.time_ps == pytest.approx(failure.step * 0.5e-3)
+        # the surface is to blame: at half the step it fails between the same two
+        assert failure.half_step_cause == "nonfinite"
+        before = failure.time_ps - 0.5e-3
+        assert before < failure.half_step_time_ps <= failure.time_ps
+    for replica in set(result.replicas) - set(failed):
+        frames = ase.io.read(tmp_path / replica.trajectory, ":")
+        assert frames[-1].positions[0, 0] < 2.0
+
+
+def test_half_the_step_tells_the_integrator_from_the_surface(tmp_path):
+    """Velocity Verlet on a spring is stable for w dt < 2: at 1.2 x that it blows up,
+    at half of it, it holds.
+    """
+    site = flyer().positions
+    mass = flyer().get_masses()[0]
+    timestep_fs = 1.0
+    k = mass * (2 * 1.2 / (timestep_fs * 0.0982269478)) ** 2
+    protocol = replace(
+        SHORT,
+        ensemble="nve",
+        timestep_fs=timestep_fs,
+        horizon_ps=1.0,
+        replicas=3,
+        temperatures_K=(1.0,),
+        half_step_repeat=True,
+        criteria=Criteria(
+            max_force_eV_per_A=None,
+            max_atom_kinetic_eV=None,
+            max_temperature_K=None,
+            runaway_sigma=None,
+        ),
+    )
+    result = run_stability(Einstein(site, k), flyer(), protocol, output=tmp_path)
+    assert [r.failure.cause for r in result.replicas] == ["blowup"] * 3
+    assert [r.failure.half_step_cause for r in result.replicas] == ["none"] * 3
+    assert [r.failure.half_step_time_ps for r in result.replicas] == [None] * 3
+
+
+def test_a_path_depends_on_its_seed_alone(tmp_path):
+    many = run_stability(
+        springs(), crystal(), replace(SHORT, replicas=3), output=tmp_path / "a"
+    )
+    one = run_stability(
+        springs(), crystal(), replace(SHORT, replicas=1, seed=2), output=tmp_path / "b"
+    )
+    assert many.replicas[2].trace == one.replicas[0].trace
+    assert many.replicas[1].trace != one.replicas[0].trace
+
+
+@pytest.mark.slow
+def test_several_processes_find_what_one_does(tmp_path):
+    protocol = replace(SHORT, replicas=4)
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        run_stability(einstein, crystal(), protocol, output=folder, processes=processes)
+    assert ends(tmp_path / "1") == ends(tmp_path / "2")
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_no_event(tmp_path):
+    """As the kernel does when memory is short."""
+    with pytest.raises(RunStoppedError, match="worker process was killed") as stopped:
+        run_stability(dying, crystal(), SHORT, output=tmp_path / "a", processes=2)
+    assert stopped.value.reason == "worker_died"
+    assert not any(r.failed for r in stopped.value.result.replicas)
+    run_stability(springs(), crystal(), SHORT, output=tmp_path / "a")
+    run_stability(springs(), crystal(), SHORT, output=tmp_path / "whole")
+    assert ends(tmp_path / "a") == ends(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_worker_without_a_model_says_why(tmp_path):
+    with pytest.raises(RunStoppedError, match="RuntimeError: no card left") as stopped:
+        run_stability(cardless, crystal(), SHORT, output=tmp_path, processes=2)
+    assert stopped.value.reason == "model_broken"
+
+
+@pytest.mark.slow
+def test_the_first_stop_is_the_reason_of_all(tmp_path, monkeypatch):
+    """The other worker stops as if interrupted, and later."""
+    monkeypatch.setenv("GREEDY", str(tmp_path / "greedy"))
+    with pytest.raises(RunStoppedError, match="ran out of memory") as stopped:
+        run_stability(greedy, crystal(), LONG, output=tmp_path / "a", processes=2)
+    assert stopped.value.reason == "out_of_memory"
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+@pytest.mark.parametrize("signal", ["interrupt", "terminate"])
+def test_interrupted_and_resumed_is_as_never_stopped(tmp_path, ensemble, signal):
+    protocol = of(ensemble)
+    run_stability(springs(), crystal(), protocol, output=tmp_path / "whole")
+    halves = tmp_path / "halves"
+    # one call to know the model by and 31 a replica: the second one is stopped at its
+    # 14th step
+    with pytest.raises(RunStoppedError, match="run the same command again") as stopped:
+        run_stability(springs(46, signal), crystal(), protocol, output=halves)
+    result = results.load(halves / "result.json")
+    assert stopped.value.result == result
+    assert not result.complete
+    assert [r.censored_by for r in result.replicas] == ["horizon", "interrupt"]
+    assert result.replicas[1].time_ps == pytest.approx(13 * 2e-3)
+    assert stopped.value.reason == "interrupt"
+    again = springs()
+    run_stability(again, crystal(), protocol, output=halves)
+    assert again.calls == 1 + 17
+    assert ends(halves) == ends(tmp_path / "whole")
+
+
+def test_a_finished_run_is_only_read(tmp_path):
+    first = run_stability(springs(), crystal(), SHORT, output=tmp_path)
+    model = springs()
+    second = run_stability(model, crystal(), SHORT, output=tmp_path)
+    # to know the model by
+    assert model.calls == 1
+    assert second.replicas == first.replicas
+
+
+def test_failures_survive_a_resume(tmp_path):
+    """Interrupted within the 50 fs of a hot spell: the same event, to the bit."""
+    criteria = Criteria(runaway_sigma=1e-9, stored_energy_eV_per_atom=0)
+    protocol = replace(SHORT, criteria=criteria, horizon_ps=1.0, replicas=1, seed=3)
+    whole = run_stability(springs(), crystal(), protocol, output=tmp_path / "whole")
+    failure = whole.replicas[0].failure
+    assert failure.cause == "runaway"
+    halves = tmp_path / "halves"
+    with pytest.raises(RunStoppedError):
+        call = failure.step - 5
+        run_stability(springs(call, "interrupt"), crystal(), protocol, output=halves)
+    run_stability(springs(), crystal(), protocol, output=halves)
+    assert ends(halves) == ends(tmp_path / "whole")
+    assert (
+        ase.io.read(halves / failure.last_good_frame).info["step"] < failure.step - 24
+    )
+
+
+def test_a_hiccup_of_the_model_is_no_event(tmp_path):
+    smooth = run_stability(springs(), crystal(), SHORT, output=tmp_path / "a")
+    rough = run_stability(springs(9, "once"), crystal(), SHORT, output=tmp_path / "b")
+    assert rough.replicas == smooth.replicas
+
+
+def test_a_broken_model_is_no_event(tmp_path):
+    with pytest.raises(RunStoppedError, match="fell off the bus") as stopped:
+        run_stability(springs(50, "broken"), crystal(), SHORT, output=tmp_path)
+    assert stopped.value.reason == "model_broken"
+    assert [r.failed for r in stopped.value.result.replicas] == [False]
+    result = run_stability(springs(), crystal(), SHORT, output=tmp_path)
+    assert result.complete
+
+
+def test_a_model_that_cannot_start_is_told_of(tmp_path):
+    with pytest.raises(RunStoppedError, match="raises on a start structure"):
+        run_stability(Beyond(-1.0, "raise"), flyer(), SHORT, output=tmp_path)
+
+
+def test_a_fault_tied_to_a_place_is_an_event(tmp_path):
+    protocol = replace(
+        SHORT, ensemble="nve", horizon_ps=2.0, temperatures_K=(300.0,), replicas=6
+    )
+    result = run_stability(Beyond(1.0, "raise"), flyer(), protocol, output=tmp_path)
+    causes = {r.failure.cause for r in result.replicas if r.failed}
+    assert causes == {"exception"}
+    assert "ArithmeticError: no such place" in next(
+        r.failure.message for r in result.replicas if r.failed
+    )
+
+
+def test_memory_that_runs_out_censors(tmp_path):
+    with pytest.raises(RunStoppedError, match="out of memory") as stopped:
+        run_stability(
+            springs(45, "memory"), crystal(), SHORT, output=tmp_path, save_every_s=0.0
+        )
+    result = results.load(tmp_path / "result.json")
+    assert stopped.value.reason == "out_of_memory"
+    assert [r.censored_by for r in result.replicas] == ["horizon", "out_of_memory"]
+    assert [r.failed for r in result.replicas] == [False, False]
+    run_stability(springs(), crystal(), SHORT, output=tmp_path)
+    whole = run_stability(springs(), crystal(), SHORT, output=tmp_path / "whole")
+    assert results.load(tmp_path / "result.json").replicas == whole.replicas
+
+
+def test_a_full_disk_censors(tmp_path):
+    """The state of the second replica goes to /dev/full."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "0001.npz.part").symlink_to("/dev/full")
+    with pytest.raises(RunStoppedError, match="no space is left") as stopped:
+        run_stability(springs(), crystal(), SHORT, output=tmp_path, save_every_s=0.0)
+    assert stopped.value.reason == "disk_full"
+    result = results.load(tmp_path / "result.json")
+    assert [r.censored_by for r in result.replicas] == ["horizon"]
+    assert run_stability(springs(), crystal(), SHORT, output=tmp_path).complete
+
+
+def test_a_damaged_state_costs_time_only(tmp_path):
+    protocol = of("langevin")
+    run_stability(springs(), crystal(), protocol, output=tmp_path / "whole")
+    halves = tmp_path / "halves"
+    with pytest.raises(RunStoppedError):
+        run_stability(springs(45, "interrupt"), crystal(), protocol, output=halves)
+    state = halves / "state" / "0001.npz"
+    state.write_bytes(state.read_bytes()[:100])
+    run_stability(springs(), crystal(), protocol, output=halves)
+    assert ends(halves) == ends(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"timestep_fs": 1.0}, "protocol.timestep_fs was 2.0, is 1.0"),
+        (
+            {"criteria": Criteria(max_force_eV_per_A=50.0)},
+            "protocol.criteria.max_force_eV_per_A was 100.0, is 50.0",
+        ),
+    ],
+)
+def test_another_protocol_is_not_mixed_in(tmp_path, change, message):
+    run_stability(springs(), crystal(), SHORT, output=tmp_path)
+    before = ends(tmp_path)
+    with pytest.raises(ValueError, match="choose another --out") as caught:
+        run_stability(springs(), crystal(), replace(SHORT, **change), output=tmp_path)
+    assert message in str(caught.value)
+    assert ends(tmp_path) == before
+
+
+def test_another_model_or_structure_is_not_mixed_in(tmp_path):
+    run_stability(springs(), crystal(), SHORT, output=tmp_path)
+    with pytest.raises(ValueError, match=r"model.sha256 was .*AtCall.*Free"):
+        run_stability(Free(), crystal(), SHORT, output=tmp_path)
+    moved = crystal()
+    moved.positions[0, 0] += 1e-12
+    with pytest.raises(ValueError, match="structures was"):
+        run_stability(springs(), moved, SHORT, output=tmp_path)
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(ValueError, match="other files in it"):
+        run_stability(springs(), crystal(), SHORT, output=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_one_process_at_a_time_in_a_folder(tmp_path):
+    class Nested(Free):
+        def field(self, positions):
+            run_stability(Free(), flyer(), SHORT, output=tmp_path)
+
+    with pytest.raises(RunStoppedError, match="another process"):
+        run_stability(Nested(), flyer(), SHORT, output=tmp_path)
+
+
+def test_an_output_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError) as caught:
+        run_stability(springs(), crystal(), SHORT, output=tmp_path / "file" / "run")
+    assert caught.value.errno == errno.ENOTDIR
+
+
+def test_bad_calls(tmp_path):
+    with pytest.raises(ValueError, match="a function that makes the calculator"):
+        run_stability(springs(), crystal(), SHORT, output=tmp_path, processes=2)
+    with pytest.raises(ValueError, match="at least 1 process, got 0"):
+        run_stability(springs(), crystal(), SHORT, output=tmp_path, processes=0)
+    with pytest.raises(ValueError, match="did you mean 'torchsim'"):
+        run_stability(springs(), crystal(), SHORT, output=tmp_path, engine="torch-sim")
+
+
+def test_the_result_file_is_plain_json(tmp_path):
+    run_stability(Beyond(0.05, "nan-energy"), flyer(), SHORT, output=tmp_path)
+    text = Path(tmp_path / "result.json").read_text()
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    data = json.loads(text, parse_constant=refuse)
+    assert data["schema"] == results.SCHEMA
+    assert not Path(data["replicas"][0]["failure"]["last_good_frame"]).is_absolute()
+
+
+def test_a_disk_that_is_full_for_the_result_file(tmp_path):
+    """What was run is kept, and told; the same call writes it when there is space."""
+    run_stability(springs(), crystal(), SHORT, output=tmp_path)
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "replicas" / "0001.json").unlink()
+    (tmp_path / "result.json.part").symlink_to("/dev/full")
+    with pytest.raises(RunStoppedError, match="no space is left") as stopped:
+        run_stability(springs(), crystal(), SHORT, output=tmp_path)
+    assert stopped.value.reason == "disk_full"
+    assert stopped.value.result.complete
+    assert run_stability(springs(), crystal(), SHORT, output=tmp_path).complete
