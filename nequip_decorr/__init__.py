@@ -11,9 +11,10 @@ __version__ = "0.1.0.dev0"
 _PUBLIC = {
     "EdgeCorrelation": "nequip_decorr.correlation.pooled",
     "EdgeDecorrelation": "nequip_decorr.training.callback",
+    "UserError": "nequip_decorr.errors",
 }
 
-__all__ = ["EdgeCorrelation", "EdgeDecorrelation", "__version__"]
+__all__ = ["EdgeCorrelation", "EdgeDecorrelation", "UserError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

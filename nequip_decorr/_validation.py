@@ -8,23 +8,24 @@ from numbers import Integral, Real
 from typing import Any
 
 from nequip_decorr.correlation.functional import PENALTIES
+from nequip_decorr.errors import UserError
 
 
 def check_options(metric: Any) -> None:
-    """Raise a ValueError for options out of range; shapes are known with the data."""
+    """Raise a UserError for options out of range; shapes are known with the data."""
     if metric.layer_dim is not None and not (
         is_whole(metric.layer_dim) and metric.layer_dim >= 1
     ):
-        raise ValueError(
+        raise UserError(
             f"expected a positive `layer_dim` or null, got {metric.layer_dim!r}"
         )
     layers = metric.layers
     if layers is not None and not all(map(is_whole, layers)):
-        raise ValueError(
+        raise UserError(
             f"expected `layers` to be a list of whole numbers, got {layers}"
         )
     if layers is not None and len(set(layers)) != len(layers or [0]):
-        raise ValueError(
+        raise UserError(
             f"expected `layers` to name different layers, got {layers}; leave it null "
             f"for all"
         )
@@ -32,26 +33,26 @@ def check_options(metric: Any) -> None:
     if weights is not None and not (
         all(is_finite(w) and w >= 0 for w in weights) and sum(weights) > 0
     ):
-        raise ValueError(
+        raise UserError(
             f"expected finite `layer_weights` >= 0, not all 0, got {weights}"
         )
     if metric.penalty not in PENALTIES:
-        raise ValueError(
+        raise UserError(
             f"expected `penalty` to be one of {PENALTIES}, got '{metric.penalty}'"
         )
     if not (is_finite(metric.variance_floor) and 0 <= metric.variance_floor <= 1):
-        raise ValueError(
+        raise UserError(
             f"expected `variance_floor` between 0 and 1, got {metric.variance_floor!r}"
         )
     if metric.max_edges is not None and not (
         is_whole(metric.max_edges) and metric.max_edges >= 2
     ):
-        raise ValueError(
+        raise UserError(
             f"expected a whole `max_edges` of at least 2 or null, got "
             f"{metric.max_edges!r}"
         )
     if not is_whole(metric.seed):
-        raise ValueError(f"expected a whole `seed`, got {metric.seed!r}")
+        raise UserError(f"expected a whole `seed`, got {metric.seed!r}")
 
 
 def is_whole(value: Any) -> bool:
@@ -68,13 +69,13 @@ def as_list(name: str, value: Any) -> list[Any] | None:
     """A list of an option's values, or None.
 
     Raises:
-        ValueError: when it is something else, naming the option.
+        UserError: when it is something else, naming the option.
     """
     if value is None:
         return None
     if isinstance(value, Sequence) and not isinstance(value, str):
         return list(value)
-    raise ValueError(f"expected `{name}` to be a list or null, got {value!r}")
+    raise UserError(f"expected `{name}` to be a list or null, got {value!r}")
 
 
 def plain(value: Any) -> Any:

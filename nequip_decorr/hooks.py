@@ -77,6 +77,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from nequip_decorr.errors import UserError
+
 #: Takes the features from the positional inputs and the output of a module.
 Pick = Callable[[tuple[Any, ...], Any], Tensor]
 
@@ -95,7 +97,7 @@ def listen(
     def keep(_: nn.Module, inputs: tuple[Any, ...], result: Any) -> None:
         features = pick(inputs, result)
         if not isinstance(features, Tensor):
-            raise ValueError(
+            raise UserError(
                 f"expected module '{key}' to return a tensor of features, got "
                 f"{type(features).__name__}; give `pick` to take the tensor from it"
             )
@@ -121,14 +123,14 @@ class Tap:
             shows its last call only.
 
     Raises:
-        ValueError: when a pattern fits no module.
+        UserError: when a pattern fits no module.
     """
 
     def __init__(self, model: nn.Module, *patterns: str, pick: Pick = output) -> None:
         names = [name for name, _ in model.named_modules() if name]
         for pattern in patterns or ("",):
             if not any(fnmatchcase(name, pattern) for name in names):
-                raise ValueError(
+                raise UserError(
                     f"expected a pattern that fits one of the model's modules, got "
                     f"'{pattern}'; the modules are {', '.join(names)}"
                 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from nequip_decorr.errors import UserError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -19,9 +21,9 @@ LINES = (
 
 
 def require_matplotlib() -> None:
-    """Raise RuntimeError, saying what to install, where matplotlib is missing."""
+    """Raise UserError, saying what to install, where matplotlib is missing."""
     if find_spec("matplotlib") is None:
-        raise RuntimeError(
+        raise UserError(
             "expected matplotlib for a figure, got an environment without it; run "
             'pip install "nequip-decorr[plot]"'
         )

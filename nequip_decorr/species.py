@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from nequip_decorr.errors import UserError
+
 #: NequIP's name for the map, in its transforms and its calculators
 MAP_KEY = "chemical_species_to_atom_type_map"
 
@@ -32,18 +34,18 @@ def parse_species_map(items: Sequence[str]) -> dict[str, str]:
     """``["Hf=Hf_ion", "O=O_ion"]`` as ``{"Hf": "Hf_ion", "O": "O_ion"}``.
 
     Raises:
-        ValueError: for anything else, and for an element that is there twice.
+        UserError: for anything else, and for an element that is there twice.
     """
     found: dict[str, str] = {}
     for item in items:
         element, equals, atom_type = item.partition("=")
         if not (element and equals and atom_type):
-            raise ValueError(
+            raise UserError(
                 f"expected ELEMENT=TYPE for {OPTION}, got {item!r}; write "
                 f"`{OPTION} Hf=Hf_ion O=O_ion`, after the files"
             )
         if element in found:
-            raise ValueError(
+            raise UserError(
                 f"expected each element once for {OPTION}, got {element} as "
                 f"{found[element]} and as {atom_type}"
             )
@@ -65,7 +67,7 @@ def resolve_species_map(
             the types are chemical symbols and it says no more than that.
 
     Raises:
-        ValueError: when ``given`` names what is no element or no type of the model, or
+        UserError: when ``given`` names what is no element or no type of the model, or
             is needed and not there.
     """
     from ase.data import atomic_numbers
@@ -84,7 +86,7 @@ def resolve_species_map(
     example = " ".join(
         f"{_likely_element(name, atomic_numbers)}={name}" for name in type_names[:8]
     )
-    raise ValueError(
+    raise UserError(
         f"expected atom types that are chemical symbols, or a map from elements to "
         f"them, got {', '.join(foreign[:8])} and no map in the model file; give "
         f"`{OPTION} {example}` ({MAP_KEY} in Python)"
@@ -115,15 +117,15 @@ def _check(given: Mapping[str, str], type_names: Sequence[str]) -> None:
     from ase.data import atomic_numbers
 
     if not given:
-        raise ValueError(f"expected at least one element in {MAP_KEY}, got none")
+        raise UserError(f"expected at least one element in {MAP_KEY}, got none")
     for element, name in given.items():
         if element not in atomic_numbers:
-            raise ValueError(
+            raise UserError(
                 f"expected chemical symbols in {MAP_KEY}, got {element!r}"
                 f"{_nearest(element.capitalize(), atomic_numbers)}"
             )
         if name not in type_names:
-            raise ValueError(
+            raise UserError(
                 f"expected atom types of the model ({', '.join(type_names)}) in "
                 f"{MAP_KEY}, got {element}={name}{_nearest(name, type_names)}"
             )

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from nequip_decorr.correlation.functional import as_blocks, moments, penalty
+from nequip_decorr.errors import UserError
 from nequip_decorr.hooks import Tap
 from tests.support import reference
 
@@ -91,7 +92,7 @@ def test_several_patterns_and_a_pick(model):
 
 @pytest.mark.parametrize("patterns", [["layers.*.radial"], ["embed", "nothing"], []])
 def test_a_pattern_that_fits_nothing_names_the_modules(model, patterns):
-    with pytest.raises(ValueError, match=r"fits one of .*layers\.0\.filter") as error:
+    with pytest.raises(UserError, match=r"fits one of .*layers\.0\.filter") as error:
         Tap(model, *patterns)
     assert "\n" not in str(error.value)
     assert hooks(model) == 0
@@ -99,7 +100,7 @@ def test_a_pattern_that_fits_nothing_names_the_modules(model, patterns):
 
 def test_a_module_that_returns_no_tensor_is_named(model):
     message = r"expected module 'layers.0' to return a tensor .*got tuple; give `pick`"
-    with Tap(model, "layers.0"), pytest.raises(ValueError, match=message):
+    with Tap(model, "layers.0"), pytest.raises(UserError, match=message):
         model(*inputs())
 
 

@@ -8,6 +8,7 @@ import pytest
 from ase.build import bulk
 
 from nequip_decorr.cli.main import main
+from nequip_decorr.errors import UserError
 from nequip_decorr.inspection.measure import read_frames
 from nequip_decorr.md.structures import read_structures
 from nequip_decorr.paths import check_output_file, split_index, user_path
@@ -55,15 +56,15 @@ def test_what_is_not_there_is_named_in_full(tmp_path):
     for path in (tmp_path / "T@1200K" / "none.extxyz", tmp_path / "none.extxyz@0"):
         assert split_index(path) == (path, None)
         for read in (read_structures, read_frames):
-            with pytest.raises(FileNotFoundError, match=f"got {path}"):
+            with pytest.raises(UserError, match=f"got {path}"):
                 read(path)
 
 
 def test_an_index_that_is_none(tmp_path):
     path = frames(tmp_path / "cu.extxyz")
-    with pytest.raises(ValueError, match=r"cu\.extxyz@first"):
+    with pytest.raises(UserError, match=r"cu\.extxyz@first"):
         read_structures(f"{path}@first")
-    with pytest.raises(ValueError, match=r"cu\.extxyz@first"):
+    with pytest.raises(UserError, match=r"cu\.extxyz@first"):
         list(read_frames(f"{path}@first"))
 
 
@@ -77,12 +78,12 @@ def test_what_can_be_written(tmp_path):
 
 
 def test_what_cannot_be_written(tmp_path):
-    with pytest.raises(ValueError, match="got the folder"):
+    with pytest.raises(UserError, match="got the folder"):
         check_output_file(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         check_output_file(tmp_path / "none" / "new.json")
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         check_output_file(tmp_path / "file" / "new.json")
 
 
@@ -114,7 +115,7 @@ def test_home_is_found_where_shells_leave_it(tmp_path, monkeypatch, capsys, opti
 
 
 def test_a_home_that_is_not_there():
-    with pytest.raises(ValueError, match="a home folder for ~nobody-at-all/run"):
+    with pytest.raises(UserError, match="a home folder for ~nobody-at-all/run"):
         user_path("~nobody-at-all/run")
 
 

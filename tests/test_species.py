@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.species import (
     parse_species_map,
     resolve_species_map,
@@ -14,7 +15,7 @@ ION_MAP = {"Hf": "Hf_ion", "O": "O_ion"}
 
 
 def refused(call, *arguments):
-    with pytest.raises(ValueError, match=r"^expected") as caught:
+    with pytest.raises(UserError, match=r"^expected") as caught:
         call(*arguments)
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.inspection.figure import check_figure_path, save_figure
 from nequip_decorr.md.report.figures import survival_figure
 from nequip_decorr.md.results import RunResult, load
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare, print, plot; returns the exit status."""
     if len(args.results) < 2:
-        raise ValueError(
+        raise UserError(
             f"expected at least two results to compare, got {len(args.results)}; "
             "give another one"
         )
@@ -78,11 +79,11 @@ def result_file(path: Path) -> Path:
     """The result file that a path, or the run folder at it, stands for.
 
     Raises:
-        FileNotFoundError: when there is none.
+        UserError: when there is none.
     """
     candidate = path / RESULT_NAME if path.is_dir() else path
     if not candidate.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"expected a result file of `nequip-decorr md` or its folder, got {path}; "
             "check the path"
         )
@@ -99,7 +100,7 @@ def labels(paths: Sequence[Path]) -> list[str]:
         return short
     full = [str(path) for path in paths]
     if len(set(full)) < len(full):
-        raise ValueError("expected different result files, got one of them twice")
+        raise UserError("expected different result files, got one of them twice")
     return full
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from nequip_decorr import __version__
+from nequip_decorr.errors import UserError
 
 #: subcommand -> one-line help; module ``nequip_decorr.cli.<name>`` has
 #: ``add_arguments(parser)`` and ``run(args) -> int`` and is imported when used.
@@ -40,6 +41,6 @@ def _main(argv: Sequence[str]) -> int:
     command = importlib.import_module(f"{__package__}.{args.command}")
     try:
         return int(command.run(args))
-    except (ValueError, FileNotFoundError, OSError, RuntimeError) as error:
+    except UserError as error:
         print(f"nequip-decorr {args.command}: {error}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.dynamics.engines import ENGINES
 from nequip_decorr.md.models import model_stem
 from nequip_decorr.md.presets import PRESETS, preset
@@ -139,10 +140,10 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
     """The protocol of the command line: preset or file, then flags.
 
     Raises:
-        ValueError: as :class:`Protocol`, or for both a preset and a file.
+        UserError: as :class:`Protocol`, or for both a preset and a file.
     """
     if args.preset and args.protocol:
-        raise ValueError(
+        raise UserError(
             "expected --preset or --protocol, got both; "
             "write `preset: NAME` into the file instead"
         )
@@ -175,7 +176,7 @@ def finish(
     print_summary(result, result_path, console)
     try:
         write_report(result_path, page)
-    except RuntimeError as error:
+    except UserError as error:
         print(f"nequip-decorr md: no page: {error}", file=sys.stderr)
     else:
         console.print(f"page: {page}", highlight=False, soft_wrap=True)
@@ -183,7 +184,7 @@ def finish(
 
 def _named_structures(args: argparse.Namespace, protocol: Protocol) -> str:
     if protocol.structures is None:
-        raise ValueError(
+        raise UserError(
             "expected start structures, got none; name them after the model "
             "or as `structures:` in the protocol"
         )

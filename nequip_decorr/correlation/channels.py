@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from nequip_decorr.correlation.functional import Moments, as_blocks, moments
+from nequip_decorr.errors import UserError
 
 
 class Block(NamedTuple):
@@ -132,7 +133,7 @@ def layer_shares(blocks: Sequence[Block]) -> Tensor:
     mean over all pairs of channels that can correlate. A row sums to 1.
 
     Raises:
-        ValueError: when ``layer`` does not count from 0, or a layer has no pairs.
+        UserError: when ``layer`` does not count from 0, or a layer has no pairs.
     """
     numbers = sorted({block.layer for block in blocks})
     shares = torch.zeros(len(numbers), len(blocks), dtype=torch.float64)
@@ -142,7 +143,7 @@ def layer_shares(blocks: Sequence[Block]) -> Tensor:
             shares[block.layer, index] = block.pairs
     total = shares.sum(dim=1, keepdim=True)
     if not (counted and bool((total > 0).all())):
-        raise ValueError(
+        raise UserError(
             f"expected layers 0, 1, ... with blocks of two channels or more, got "
             f"{[(block.layer, block.channels) for block in blocks]}"
         )
@@ -186,7 +187,7 @@ def block_moments(
         :mod:`.functional` take deviations from 0.
 
     Raises:
-        ValueError: when a field is not floating, or does not have the channels.
+        UserError: when a field is not floating, or does not have the channels.
     """
     x = stack_blocks(fields, blocks)
     m = moments(x, weight)
@@ -211,7 +212,7 @@ def stack_blocks(
             any other block.
 
     Raises:
-        ValueError: when a field is not floating, or does not have the channels.
+        UserError: when a field is not floating, or does not have the channels.
     """
     chosen = chosen or {}
     first = blocks[0]
@@ -241,7 +242,7 @@ def _flat(fields: Mapping[str, Tensor], block: Block) -> Tensor:
     x = x.flatten(1) if x.dim() > 2 else x
     needed = block.start + (block.channels - 1) * block.step + block.dim
     if x.dim() != 2 or not x.is_floating_point() or x.shape[1] < needed:
-        raise ValueError(
+        raise UserError(
             f"expected floating features `{block.field}` of shape (rows, {needed} or "
             f"more), got {x.dtype} of shape {tuple(x.shape)}"
         )

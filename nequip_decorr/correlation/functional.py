@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from nequip_decorr.correlation.gradients import MeanCorrelation, RawMoments
+from nequip_decorr.errors import UserError
 
 #: Relative variance floor of the penalty: a channel's variance counts as at least this
 #: fraction of the mean variance of its block.
@@ -99,18 +100,18 @@ def as_blocks(features: Tensor, layer_dim: int | None = None) -> Tensor:
         layer_dim: channels of one block; None makes all of D one block.
 
     Raises:
-        ValueError: when ``features`` is no floating matrix or D is no multiple of
+        UserError: when ``features`` is no floating matrix or D is no multiple of
             ``layer_dim``.
     """
     if features.dim() != 2 or not features.is_floating_point():
-        raise ValueError(
+        raise UserError(
             f"expected floating features of shape (edges, channels), got "
             f"{features.dtype} of shape {tuple(features.shape)}"
         )
     width = features.shape[1]
     channels = width if layer_dim is None else layer_dim
     if channels < 1 or width % channels:
-        raise ValueError(
+        raise UserError(
             f"expected `layer_dim` to divide the {width} channels of the features, got "
             f"{layer_dim}; give the number of channels of one layer"
         )
@@ -204,10 +205,10 @@ def penalty(m: Moments, kind: str = "square", floor: float = VARIANCE_FLOOR) -> 
     live channels. Finite, with finite gradients, for any number of rows.
 
     Raises:
-        ValueError: for another ``kind``.
+        UserError: for another ``kind``.
     """
     if kind not in PENALTIES:
-        raise ValueError(f"expected `penalty` to be one of {PENALTIES}, got '{kind}'")
+        raise UserError(f"expected `penalty` to be one of {PENALTIES}, got '{kind}'")
     square = kind == "square"
     values: Tensor = MeanCorrelation.apply(  # type: ignore[no-untyped-call]
         m.weight, m.first, m.second, square, floor, are_live
@@ -323,10 +324,10 @@ def subsample_rows(
         distinct indices, int64, shape ``(keep,)``.
 
     Raises:
-        ValueError: when ``keep`` is not between 1 and ``total``.
+        UserError: when ``keep`` is not between 1 and ``total``.
     """
     if not 1 <= keep <= total:
-        raise ValueError(
+        raise UserError(
             f"expected to keep between 1 and all of {total} rows, got {keep}"
         )
     generator = torch.Generator(device=device)

@@ -25,6 +25,7 @@ from nequip_decorr.correlation.functional import (
     subsample_rows,
 )
 from nequip_decorr.correlation.rows import RowTaker, take_rows
+from nequip_decorr.errors import UserError
 
 _STATES = Moments._fields
 
@@ -87,7 +88,7 @@ class EdgeCorrelation(Metric):
             sets it to the trainer's ``global_step``; by hand it counts training calls.
 
     Raises:
-        ValueError: for options out of range, or features without ``field``.
+        UserError: for options out of range, or features without ``field``.
         FloatingPointError: when the features of a batch are not finite, naming the
             layer, before the gradient can reach the weights.
     """
@@ -195,10 +196,10 @@ class EdgeCorrelation(Metric):
         Of layers as they are penalised.
 
         Raises:
-            ValueError: before the first batch.
+            UserError: before the first batch.
         """
         if not self.last_batches:
-            raise ValueError("expected a batch before its correlation, got none")
+            raise UserError("expected a batch before its correlation, got none")
         mean = self._over_layers(
             [penalty(m, "square", floor=0.0) for m in self.last_batches]
         )
@@ -208,12 +209,12 @@ class EdgeCorrelation(Metric):
         """Diagnosis of the pooled moments over all ranks, for every block.
 
         Raises:
-            ValueError: before the first batch.
+            UserError: before the first batch.
         """
         with self.sync_context(should_sync=self._to_sync, should_unsync=True):
             pooled = self._pooled
         if pooled[0].second.dim() == 0:
-            raise ValueError("expected a batch before the diagnosis, got none")
+            raise UserError("expected a batch before the diagnosis, got none")
         groups = [diagnose(m) for m in pooled]
         if self.blocks is None:
             return groups[0]
@@ -267,7 +268,7 @@ class EdgeCorrelation(Metric):
         fields = {block.field for block in self.blocks or []} or {self.field}
         for field in sorted(fields):
             if field not in preds:
-                raise ValueError(
+                raise UserError(
                     f"expected the model to output `{field}`, got only "
                     f"{sorted(preds)}; name one of these as `field`"
                 )
@@ -375,7 +376,7 @@ class EdgeCorrelation(Metric):
         """What each of ``count`` layers counts for in the mean; sums to 1."""
         chosen = list(range(count)) if self.layers is None else self.layers
         if any(not -count <= layer < count for layer in chosen):
-            raise ValueError(
+            raise UserError(
                 f"expected layers between 0 and {count - 1}, got {chosen}; "
                 + (
                     f"`{self.field}` holds {count} layers"
@@ -384,7 +385,7 @@ class EdgeCorrelation(Metric):
                 )
             )
         if len({layer % count for layer in chosen}) != len(chosen):
-            raise ValueError(
+            raise UserError(
                 f"expected `layers` to name different ones of {count} layers, got "
                 f"{chosen}"
             )
@@ -392,7 +393,7 @@ class EdgeCorrelation(Metric):
         if given is None:
             given = [1.0] * len(chosen)
         if len(given) != len(chosen):
-            raise ValueError(
+            raise UserError(
                 f"expected one of `layer_weights` for each of {len(chosen)} layers, "
                 f"got {self.layer_weights}"
             )

@@ -24,6 +24,7 @@ from nequip_decorr.correlation.gradients import (
     score,
 )
 from nequip_decorr.correlation.pooled import EdgeCorrelation
+from nequip_decorr.errors import UserError
 
 #: Edges of each rank's batch in a step. Independent channels show r^2 = 1/1023 from so
 #: many: a fiftieth of the level that ``target`` holds by default.
@@ -56,7 +57,7 @@ class SampledCorrelation(EdgeCorrelation):
         **options: see :class:`EdgeCorrelation`.
 
     Raises:
-        ValueError: for options out of range.
+        UserError: for options out of range.
         FloatingPointError: when what was drawn of a batch is not finite.
     """
 
@@ -74,7 +75,7 @@ class SampledCorrelation(EdgeCorrelation):
         if max_channels is not None and not (
             is_whole(max_channels) and max_channels >= 2
         ):
-            raise ValueError(
+            raise UserError(
                 f"expected a whole `max_channels` of at least 2 or null, got "
                 f"{max_channels!r}"
             )
@@ -100,10 +101,10 @@ class SampledCorrelation(EdgeCorrelation):
         Of layers as they are penalised.
 
         Raises:
-            ValueError: before the first batch.
+            UserError: before the first batch.
         """
         if self._last is None:
-            raise ValueError("expected a batch before its correlation, got none")
+            raise UserError("expected a batch before its correlation, got none")
         values = [
             score(part.cov, part.mean, square=True, floor=0.0, live=are_live)[0]
             for part in self._last.parts
@@ -129,9 +130,9 @@ class SampledCorrelation(EdgeCorrelation):
         """Not of a sample.
 
         Raises:
-            ValueError: always.
+            UserError: always.
         """
-        raise ValueError(
+        raise UserError(
             "expected a metric that pools its batches, got one that samples them; take "
             "EdgeCorrelation on validation data"
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.paths import check_output_file
 from nequip_decorr.plotting import LINES, new_figure, require_matplotlib
 
@@ -37,14 +38,14 @@ def check_figure_path(path: str | Path) -> Path:
     """Find out before the work whether a figure can be written there.
 
     Raises:
-        ValueError: for another suffix than :data:`SUFFIXES`.
+        UserError: for another suffix than :data:`SUFFIXES`.
         ValueError, FileNotFoundError, PermissionError: see
             :func:`nequip_decorr.paths.check_output_file`.
         RuntimeError: when matplotlib is not installed.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(
+        raise UserError(
             f"expected a figure file ending in {', '.join(SUFFIXES)}, got {path}"
         )
     check_output_file(path)

@@ -24,6 +24,7 @@ from nequip_decorr.correlation.functional import (
     live_channels,
     merge,
 )
+from nequip_decorr.errors import UserError
 from nequip_decorr.inspection.result import Inspection, LayerReport
 from nequip_decorr.paths import split_index
 from nequip_decorr.species import resolve_species_map, trained_species_map
@@ -47,15 +48,15 @@ def load_model(path: str | Path, device: str = "cpu") -> nn.Module:
         device: where it shall run, as torch names it.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it is a compiled model or cannot be read, or the device is not
+        UserError: when there is no such file.
+        UserError: when it is a compiled model or cannot be read, or the device is not
             there.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"expected a model file, got {path}: no such file")
+        raise UserError(f"expected a model file, got {path}: no such file")
     if path.suffix in COMPILED_SUFFIXES:
-        raise ValueError(
+        raise UserError(
             f"expected a checkpoint (.ckpt) or package (.nequip.zip), got the compiled "
             f"model {path}, which does not output features; give the file it was "
             f"compiled from"
@@ -67,14 +68,14 @@ def load_model(path: str | Path, device: str = "cpu") -> nn.Module:
     try:
         model: nn.Module = load_utils.load_saved_model(str(path))
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"expected a checkpoint (.ckpt) or package (.nequip.zip) that NequIP can "
             f"load, got {path}: {_one_line(error)}"
         ) from error
     try:
         model = model.eval().requires_grad_(False).to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
+        raise UserError(
             f"expected a device that torch can use, got '{device}': {_one_line(error)}"
         ) from error
     for module in model.modules():
@@ -90,11 +91,11 @@ def read_frames(path: str | Path, max_frames: int | None = None) -> Iterator[Ato
     ``file@0:10:2`` picks from them, as in ase.
 
     Raises:
-        FileNotFoundError: at once, when there is no such file.
-        ValueError: while reading, when ase cannot, or when there is no frame in it.
+        UserError: at once, when there is no such file.
+        UserError: while reading, when ase cannot, or when there is no frame in it.
     """
     if not split_index(path)[0].exists():
-        raise FileNotFoundError(f"expected a data file, got {path}: no such file")
+        raise UserError(f"expected a data file, got {path}: no such file")
     return _read(path, max_frames)
 
 
@@ -109,12 +110,12 @@ def _read(path: str | Path, max_frames: int | None) -> Iterator[Atoms]:
             empty = False
             yield atoms
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"expected a data file that ase reads (extxyz, traj, ...), got {path}: "
             f"{_one_line(error)}"
         ) from error
     if empty:
-        raise ValueError(f"expected at least one frame in {path}, got none")
+        raise UserError(f"expected at least one frame in {path}, got none")
 
 
 def inspect_model(
@@ -144,14 +145,14 @@ def inspect_model(
         model_name, data_name: what the result shall call them.
 
     Raises:
-        ValueError: when the model has no such features, does not know an element, or
+        UserError: when the model has no such features, does not know an element, or
             there is nothing to correlate (no frames, no edges, features not finite);
             when the map is missing or does not fit the model.
     """
     from nequip.data import get_field_type
 
     if batch_size < 1:
-        raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
+        raise UserError(f"expected a batch size of at least 1, got {batch_size}")
     species_map = resolve_species_map(
         _type_names(model), chemical_species_to_atom_type_map, None
     )
@@ -180,7 +181,7 @@ def inspect_model(
     row_kind = "edges" if _has_edges(found, get_field_type) else "atoms"
     rows = int(pooled[0].rows) if pooled else 0
     if rows < 2:
-        raise ValueError(
+        raise UserError(
             f"expected at least two {row_kind} to correlate over, got {rows} in "
             f"{count} frames; give frames with atoms within the model's cutoff"
         )
@@ -222,11 +223,11 @@ def inspect_file(
     checkpoints and packages carry.
 
     Raises:
-        FileNotFoundError: when one of them does not exist.
-        ValueError: see :func:`load_model`, :func:`read_frames`, :func:`inspect_model`.
+        UserError: when one of them does not exist.
+        UserError: see :func:`load_model`, :func:`read_frames`, :func:`inspect_model`.
     """
     if max_frames is not None and max_frames < 1:
-        raise ValueError(f"expected at least 1 frame to read, got {max_frames}")
+        raise UserError(f"expected at least 1 frame to read, got {max_frames}")
     frames = read_frames(data_path, max_frames)
     model = load_model(model_path, device)
     species_map = resolve_species_map(
@@ -289,12 +290,12 @@ def _type_names(model: nn.Module) -> list[str]:
 def _check_frame(atoms: Atoms, index: int, species: list[str]) -> None:
     unknown = sorted(set(atoms.symbols) - set(species))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"expected only the elements that the model knows, {species}, got "
             f"{unknown} in frame {index} (counted from 0)"
         )
     if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
-        raise ValueError(
+        raise UserError(
             f"expected atoms at finite positions, got {atoms.symbols} in frame {index} "
             f"(counted from 0) with none, or with NaN or infinity; repair the data"
         )
@@ -304,7 +305,7 @@ def _require_finite(m: Moments, group: list[Block], start: int, count: int) -> N
     bad = (~m.second.isfinite().all(dim=2).all(dim=1)).nonzero().flatten().tolist()
     if bad:
         block = group[bad[0]]
-        raise ValueError(
+        raise UserError(
             f"expected finite features in `{block.field}`, got NaN or infinity in "
             f"layer {block.name}, frames {start} to {start + count - 1} (counted from "
             f"0); check these frames, or the training that the model comes from"

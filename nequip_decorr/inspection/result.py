@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from nequip_decorr.errors import UserError
+
 SCHEMA = "nequip_decorr.inspection.result/1"
 
 # Wording only, not statistics: from this share of the width on, the reading finds
@@ -77,18 +79,18 @@ def from_json(text: str) -> Inspection:
     """Inverse of :func:`to_json`.
 
     Raises:
-        ValueError: when the text is no JSON, or its ``schema`` is not :data:`SCHEMA`.
+        UserError: when the text is no JSON, or its ``schema`` is not :data:`SCHEMA`.
     """
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"expected the JSON of `nequip-decorr inspect --json`, got something else "
             f"({error})"
         ) from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
-        raise ValueError(
+        raise UserError(
             f"expected JSON with schema '{SCHEMA}', got {schema!r}; run `nequip-decorr "
             f"inspect` again with this version"
         )

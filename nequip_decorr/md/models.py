@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.species import MAP_KEY, resolve_species_map, trained_species_map
 
 #: kind of a model file -> how its name ends
@@ -96,13 +97,13 @@ def model_kind(path: str | Path) -> str:
     """Kind of a model file, by the end of its name.
 
     Raises:
-        ValueError: when it ends like none of them.
+        UserError: when it ends like none of them.
     """
     for kind, ending in KINDS.items():
         if str(path).endswith(ending):
             return kind
     endings = ", ".join(f"{ending} ({kind})" for kind, ending in KINDS.items())
-    raise ValueError(
+    raise UserError(
         f"expected a model file that ends in {endings}, got {path}; "
         "train with nequip-train or convert with nequip-package or nequip-compile"
     )
@@ -149,13 +150,13 @@ def load_model(
             that are chemical symbols.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it is no model that NequIP loads, or the map is missing or
+        UserError: when there is no such file.
+        UserError: when it is no model that NequIP loads, or the map is missing or
             does not fit it.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"expected a model file, got {path}, which is not there; give its path"
         )
     kind = model_kind(path)
@@ -168,7 +169,7 @@ def load_model(
         type_names, cutoff_A = _known(loaded.transforms)
     except Exception as error:
         text = " ".join(str(error).split()) or "no message"
-        raise ValueError(
+        raise UserError(
             f"expected a NequIP {kind} that loads on {device} for this engine, got "
             f"{path} ({type(error).__name__}: {text[:200]}); {ADVICE[kind]}"
         ) from error
@@ -213,7 +214,7 @@ def calculator_model(calculator: Any) -> ModelHandle:
     Only a function (importable by name) can go to several processes.
 
     Raises:
-        ValueError: when it is neither, or has no energy and forces.
+        UserError: when it is neither, or has no energy and forces.
     """
     from ase.calculators.calculator import BaseCalculator
 
@@ -221,7 +222,7 @@ def calculator_model(calculator: Any) -> ModelHandle:
     loaded = calculator if is_calculator else calculator()
     properties = getattr(loaded, "implemented_properties", ())
     if not {"energy", "forces"} <= set(properties):
-        raise ValueError(
+        raise UserError(
             f"expected an ase calculator with energy and forces, got {loaded!r}"
         )
     return ModelHandle(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.protocol import Criteria, Protocol, nearest_name
 
 #: ``solid``: is a crystal or a glass held together at T? ``molecule``: do bonds hold
@@ -28,10 +29,10 @@ def preset(name: str) -> Protocol:
     """The protocol called ``name``.
 
     Raises:
-        ValueError: when there is none of that name.
+        UserError: when there is none of that name.
     """
     if name not in PRESETS:
-        raise ValueError(
+        raise UserError(
             f"expected a preset of {', '.join(PRESETS)}, "
             f"got {name!r}{nearest_name(name, PRESETS)}"
         )

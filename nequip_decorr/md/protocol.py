@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from nequip_decorr.errors import UserError
+
 ENSEMBLES = ("langevin", "nose-hoover", "nve", "ramp")
 
 
@@ -67,7 +69,7 @@ class Criteria:
         for item in fields(self):
             value = getattr(self, item.name)
             if value is None and item.default is not None and item.type == "float":
-                raise ValueError(
+                raise UserError(
                     f"expected a number for criteria.{item.name}, got null; switch the "
                     "test off by its limit instead"
                 )
@@ -127,7 +129,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.ensemble not in ENSEMBLES:
-            raise ValueError(
+            raise UserError(
                 f"expected an ensemble of {', '.join(ENSEMBLES)}, "
                 f"got {self.ensemble!r}{nearest_name(self.ensemble, ENSEMBLES)}"
             )
@@ -146,17 +148,17 @@ class Protocol:
         _count("seed", self.seed, least=0)
         for name in ("half_step_repeat", "keep_velocities", "drop_constraints"):
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(
+                raise UserError(
                     f"expected true or false for {name}, got {getattr(self, name)!r}"
                 )
         _not_twice(self)
         if not self.horizon_ps * 1000 >= self.timestep_fs:
-            raise ValueError(
+            raise UserError(
                 f"expected a horizon of at least one step of {self.timestep_fs} fs, "
                 f"got horizon_ps {self.horizon_ps}; lengthen it"
             )
         if (self.ensemble == "ramp") != (self.ramp_end_temperature_K is not None):
-            raise ValueError(
+            raise UserError(
                 "expected ramp_end_temperature_K with ensemble 'ramp' and only there, "
                 f"got {self.ramp_end_temperature_K} with {self.ensemble!r}; "
                 "give both or neither"
@@ -166,7 +168,7 @@ class Protocol:
         hottest = max([*self.temperatures_K, self.ramp_end_temperature_K or 0.0])
         limit = self.criteria.max_temperature_K
         if limit is not None and not hottest < limit:
-            raise ValueError(
+            raise UserError(
                 f"expected temperatures below criteria.max_temperature_K, got "
                 f"{hottest:g} K with a limit of {limit:g} K; raise the limit"
             )
@@ -200,7 +202,7 @@ class Protocol:
         """A protocol from plain types; what is not named stays as in ``base``.
 
         Raises:
-            ValueError: for an unknown name (with the nearest known one) or a value
+            UserError: for an unknown name (with the nearest known one) or a value
                 that makes no sense.
         """
         base = base or cls()
@@ -222,8 +224,8 @@ class Protocol:
         """Read a protocol; a ``preset:`` key names what it builds on.
 
         Raises:
-            FileNotFoundError: when there is no such file.
-            ValueError: when it is not YAML, or as :meth:`from_dict`.
+            UserError: when there is no such file.
+            UserError: when it is not YAML, or as :meth:`from_dict`.
         """
         from nequip_decorr.md.presets import preset
 
@@ -232,7 +234,7 @@ class Protocol:
             data = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
-            raise ValueError(
+            raise UserError(
                 f"expected a protocol in YAML, got {path}: {reason}"
             ) from error
         data = dict(_mapping(f"a protocol in {path}", data or {}))
@@ -248,7 +250,7 @@ def nearest_name(name: object, known: Iterable[str]) -> str:
 
 def _mapping(what: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"expected names and values for {what}, got {value!r}")
+        raise UserError(f"expected names and values for {what}, got {value!r}")
     return value
 
 
@@ -256,7 +258,7 @@ def _known(what: str, data: Mapping[str, Any], cls: type[Any]) -> None:
     names = [item.name for item in fields(cls)]
     for name in data:
         if name not in names:
-            raise ValueError(
+            raise UserError(
                 f"expected a known name in the {what}, got {name!r}"
                 f"{nearest_name(name, names)} (known: {', '.join(names)})"
             )
@@ -264,20 +266,18 @@ def _known(what: str, data: Mapping[str, Any], cls: type[Any]) -> None:
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"expected a number for {name}, got {value!r}")
+        raise UserError(f"expected a number for {name}, got {value!r}")
     return value
 
 
 def _positive(name: str, value: object) -> None:
     if not 0 < _number(name, value) < math.inf:
-        raise ValueError(f"expected {name} > 0 and finite, got {value}")
+        raise UserError(f"expected {name} > 0 and finite, got {value}")
 
 
 def _count(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not value >= least:
-        raise ValueError(
-            f"expected a whole number >= {least} for {name}, got {value!r}"
-        )
+        raise UserError(f"expected a whole number >= {least} for {name}, got {value!r}")
 
 
 def _not_twice(protocol: Protocol) -> None:
@@ -286,13 +286,13 @@ def _not_twice(protocol: Protocol) -> None:
     if not protocol.keep_velocities or noise:
         return
     if protocol.replicas > 1:
-        raise ValueError(
+        raise UserError(
             f"expected one replica of each structure for keep_velocities with "
             f"{protocol.ensemble!r}, which has no noise, got {protocol.replicas} that "
             "would be the same; use replicas: 1 (--replicas 1)"
         )
     if protocol.ensemble == "nve" and len(protocol.temperatures_K) > 1:
-        raise ValueError(
+        raise UserError(
             f"expected one of temperatures_K for keep_velocities with 'nve', which has "
             f"no thermostat, got {list(protocol.temperatures_K)}; give one"
         )
@@ -300,11 +300,11 @@ def _not_twice(protocol: Protocol) -> None:
 
 def _temperatures(values: object) -> None:
     if not isinstance(values, tuple) or not values:
-        raise ValueError(f"expected at least one of temperatures_K, got {values!r}")
+        raise UserError(f"expected at least one of temperatures_K, got {values!r}")
     for value in values:
         _positive("temperatures_K", value)
     if len(set(values)) != len(values):
-        raise ValueError(
+        raise UserError(
             f"expected each of temperatures_K once, got {list(values)}; "
             "ask for more replicas instead"
         )

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nequip_decorr.errors import UserError
+
 SCHEMA = "nequip_decorr.md/1"
 
 #: Causes that end a replica as a failure, in the order in which they are tested.
@@ -195,21 +197,21 @@ def load(path: str | Path) -> RunResult:
     """Read a result file.
 
     Raises:
-        ValueError: when the file is no JSON, or its ``schema`` is not :data:`SCHEMA`.
-        FileNotFoundError: when there is no such file.
+        UserError: when the file is no JSON, or its ``schema`` is not :data:`SCHEMA`.
+        UserError: when there is no such file.
     """
     path = Path(path)
     text = path.read_text(encoding="utf-8")
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"expected a result file of `nequip-decorr md`, got {path} which is not "
             f"JSON ({error}); give the .json file that the run wrote"
         ) from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
-        raise ValueError(
+        raise UserError(
             f"expected a result file with schema '{SCHEMA}', got {path} with schema "
             f"{schema!r}; run `nequip-decorr md` again with this version"
         )

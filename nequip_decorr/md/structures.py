@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.data import chemical_symbols
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.criteria.neighbours import Overlap
 from nequip_decorr.md.dynamics.contract import Array
 from nequip_decorr.paths import split_index
@@ -27,24 +28,24 @@ def read_structures(path: str | Path) -> list[Atoms]:
     number among those picked, in ``info["name"]``.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when ase cannot read it, or there is nothing in it.
+        UserError: when there is no such file.
+        UserError: when ase cannot read it, or there is nothing in it.
     """
     name, index = split_index(path)
     if not name.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"expected a file of start structures, got {path}, which is not there"
         )
     try:
         found = ase.io.read(name, index or ":", do_not_split_by_at_sign=True)
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"expected start structures that ase reads, got {path} "
             f"({type(error).__name__}: {_line(error)}); try `ase info {name}`"
         ) from error
     structures = found if isinstance(found, list) else [found]
     if not structures:
-        raise ValueError(f"expected at least one structure, got none in {path}")
+        raise UserError(f"expected at least one structure, got none in {path}")
     for number, atoms in enumerate(structures):
         atoms.info["name"] = f"{Path(path).name}#{number}"
     return structures
@@ -64,7 +65,7 @@ def prepare_structures(
         The copies, and what the user should know of what was left out.
 
     Raises:
-        ValueError: when velocities are to be kept of a structure that has none, or
+        UserError: when velocities are to be kept of a structure that has none, or
             some that are not finite.
     """
     prepared = [atoms.copy() for atoms in structures]
@@ -112,12 +113,12 @@ def check_structures(
         min_distance_ratio: of the overlap criterion.
 
     Raises:
-        ValueError: for a structure without atoms, with an element that the model does
+        UserError: for a structure without atoms, with an element that the model does
             not know, numbers that are not finite, constraints, a periodic direction
             without a cell, or atoms that overlap.
     """
     if not structures:
-        raise ValueError("expected at least one start structure, got none")
+        raise UserError("expected at least one start structure, got none")
     small: dict[str, float] = {}
     for index, atoms in enumerate(structures):
         name = structure_name(atoms, index)
@@ -217,14 +218,14 @@ def _foreign_velocities(atoms: Atoms) -> str | None:
 def _check_velocities(atoms: Atoms, name: str) -> None:
     momenta, foreign = atoms.get_momenta(), _foreign_velocities(atoms)
     if foreign is not None and not atoms.has("momenta"):
-        raise ValueError(
+        raise UserError(
             f"expected velocities in {name} that ase knows, got a column {foreign!r} "
             "without a unit; write the file again after atoms.set_velocities(...)"
         )
     if not np.isfinite(momenta).all():
-        raise ValueError(f"expected finite velocities in {name}, got NaN or infinity")
+        raise UserError(f"expected finite velocities in {name}, got NaN or infinity")
     if not momenta.any():
-        raise ValueError(
+        raise UserError(
             f"expected velocities in {name} to keep, got none; leave out "
             "keep_velocities (--keep-velocities), or give a file that has them"
         )
@@ -232,23 +233,23 @@ def _check_velocities(atoms: Atoms, name: str) -> None:
 
 def _check_contents(atoms: Atoms, name: str, species: Sequence[str] | None) -> None:
     if not len(atoms):
-        raise ValueError(f"expected atoms in {name}, got none")
+        raise UserError(f"expected atoms in {name}, got none")
     present = {chemical_symbols[number] for number in atoms.numbers}
     unknown = sorted(present - set(species)) if species is not None else []
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"expected elements that the model knows ({', '.join(species or ())}), "
             f"got {', '.join(unknown)} in {name}; use another structure or model, or "
             f"name the element's type ({OPTION})"
         )
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-        raise ValueError(
+        raise UserError(
             f"expected finite positions and cell in {name}, got NaN or infinity"
         )
     if not (atoms.get_masses() > 0).all():
-        raise ValueError(f"expected masses > 0 in {name}, got one that is not")
+        raise UserError(f"expected masses > 0 in {name}, got one that is not")
     if atoms.constraints:
-        raise ValueError(
+        raise UserError(
             f"expected atoms that are free to move in {name}, got "
             f"{type(atoms.constraints[0]).__name__}; --drop-constraints "
             "(drop_constraints in a protocol) lets them move"
@@ -259,7 +260,7 @@ def _check_cell(atoms: Atoms, name: str) -> None:
     lengths = atoms.cell.lengths()
     flat = abs(np.linalg.det(atoms.cell.complete().array)) < 1e-6
     if (atoms.pbc & ~(lengths > 0)).any() or (atoms.pbc.any() and flat):
-        raise ValueError(
+        raise UserError(
             f"expected a cell with a volume for periodic {name}, "
             f"got lengths {lengths.round(3).tolist()} with pbc {atoms.pbc.tolist()}; "
             "give the cell or switch pbc off"
@@ -271,7 +272,7 @@ def _check_overlap(atoms: Atoms, name: str, ratio: float) -> None:
     if close is not None:
         i, j = close.atoms
         symbols = atoms.get_chemical_symbols()
-        raise ValueError(
+        raise UserError(
             f"expected atoms apart in {name}, got {symbols[i]}{i} and {symbols[j]}{j} "
             f"at {close.distance_A:.3f} A (overlap below {close.limit_A:.3f} A); "
             "relax the structure or lower criteria.min_distance_ratio"

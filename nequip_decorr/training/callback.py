@@ -18,6 +18,7 @@ from nequip_decorr.correlation.sampled import (
     MAX_EDGES,
     SampledCorrelation,
 )
+from nequip_decorr.errors import UserError
 from nequip_decorr.training import nequip_internals
 from nequip_decorr.training.features import (
     Features,
@@ -137,7 +138,7 @@ class EdgeDecorrelation(Callback):
     A warning says when, in an epoch, the term met no edges or only constant channels.
 
     Raises:
-        ValueError: before the first step, for options out of range, a schedule that
+        UserError: before the first step, for options out of range, a schedule that
             does not fit the length of the training, a model without such features, a
             training without a loss, another metric or term of the same name, a
             ``guard_monitor`` that is not logged, SoftAdapt or ConFIG.
@@ -180,18 +181,18 @@ class EdgeDecorrelation(Callback):
         options = {k: v for k, v in locals().items() if k not in {"self", "__class__"}}
         super().__init__()
         if not (is_whole(every_n_steps) and every_n_steps >= 1):
-            raise ValueError(
+            raise UserError(
                 f"expected a whole `every_n_steps` of at least 1, got {every_n_steps!r}"
             )
         if schedule not in SCHEDULES:
-            raise ValueError(
+            raise UserError(
                 f"expected `schedule` to be one of {SCHEDULES}, got '{schedule}'"
             )
         refuse_unused(schedule, options, _defaults())
         self.steering: Steering
         if schedule == "target":
             if target is None:
-                raise ValueError(
+                raise UserError(
                     "expected `target` (the debiased mean rho^2 to hold) for schedule "
                     "target, got none; set for example target: 0.05"
                 )
@@ -254,7 +255,7 @@ class EdgeDecorrelation(Callback):
         """Check what can be known now; add the term and the monitors once."""
         names = [each.name for each in _terms(trainer)]
         if names.count(self.name) > 1:
-            raise ValueError(
+            raise UserError(
                 f"expected decorrelation terms of different names, got two called "
                 f"'{self.name}'; set another `name` for one of them"
             )
@@ -273,7 +274,7 @@ class EdgeDecorrelation(Callback):
         if stage == "fit" and self._loss_term is None and self.coeff > 0:
             nequip_internals.refuse_unsupported(trainer, pl_module)
             if pl_module.loss is None:
-                raise ValueError(
+                raise UserError(
                     "expected `training_module.loss` to be a loss, got null; configure "
                     "one, for example nequip.train.EnergyForceLoss"
                 )
@@ -392,7 +393,7 @@ class EdgeDecorrelation(Callback):
             return
         metrics = trainer.callback_metrics
         if self.guard_monitor not in metrics:
-            raise ValueError(
+            raise UserError(
                 f"expected `guard_monitor` to be a logged metric, got "
                 f"'{self.guard_monitor}'; set it to one of "
                 f"{sorted(name for name in metrics if name.startswith('val'))}"

@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from nequip_decorr.correlation.channels import Block, irrep_blocks, scalar_blocks
+from nequip_decorr.errors import UserError
 from nequip_decorr.training import nequip_internals
 
 #: What the option ``features`` can name.
@@ -71,17 +72,17 @@ def check_kind(kind: str | None, field: str | None, layer_dim: int | None) -> No
     """Check options that choose features, as far as that goes without a model.
 
     Raises:
-        ValueError: for an unknown ``kind``, or one beside ``field`` or ``layer_dim``.
+        UserError: for an unknown ``kind``, or one beside ``field`` or ``layer_dim``.
     """
     if kind is not None and kind not in KINDS:
-        raise ValueError(f"expected `features` to be one of {KINDS}, got '{kind}'")
+        raise UserError(f"expected `features` to be one of {KINDS}, got '{kind}'")
     if kind is not None and field is not None:
-        raise ValueError(
+        raise UserError(
             f"expected `features` or `field`, got both ({kind} and {field}); leave one "
             f"of them null"
         )
     if kind in _TAPPED and layer_dim is not None:
-        raise ValueError(
+        raise UserError(
             f"expected `layer_dim` beside `field` or features edge only, got "
             f"{layer_dim} with features {kind}, whose layers are known; leave it null"
         )
@@ -104,7 +105,7 @@ def find_features(
         field, layer_dim: a field that the model outputs; see :func:`find_layout`.
 
     Raises:
-        ValueError: when the model has no such features, naming what to do.
+        UserError: when the model has no such features, naming what to do.
     """
     check_kind(kind, field, layer_dim)
     if kind is None and field is None and nequip_internals.find_allegro(model) is None:
@@ -124,7 +125,7 @@ def find_features(
     chosen = _TAPPED[kind]
     found = chosen.find(model)
     if not found:
-        raise ValueError(
+        raise UserError(
             f"expected {chosen.models} for `features: {kind}`, got a model without "
             f"{chosen.title}; leave `features` null to take what the model has"
         )
@@ -165,7 +166,7 @@ def _tapped(kind: str, chosen: _Kind, found: list[nequip_internals.Output]) -> F
             f"{full.dim} channels" if kind == "radial" else str(full.simplify())
         )
     if not blocks:
-        raise ValueError(
+        raise UserError(
             f"expected {chosen.title} of two channels or more, got "
             f"{[output.irreps for output in found]}; nothing can be correlated"
         )
@@ -188,21 +189,21 @@ def find_layout(
             for its own field, and the whole of any other field.
 
     Raises:
-        ValueError: when there is no such field, it is not made of scalars, or
+        UserError: when there is no such field, it is not made of scalars, or
             ``layer_dim`` does not divide it; names the fields that there are.
     """
     allegro = nequip_internals.find_allegro(model)
     available = nequip_internals.scalar_fields(model)
     if field is None:
         if allegro is None:
-            raise ValueError(
+            raise UserError(
                 f"expected a model with edge features, as Allegro has, got one that "
                 f"outputs the scalar fields {sorted(available)}; name one of these as "
                 f"`field`, or use an Allegro model"
             )
         field = allegro.field
     if field not in available:
-        raise ValueError(
+        raise UserError(
             f"expected `field` to be one of the model's scalar fields "
             f"{sorted(available)}, got '{field}'"
         )
@@ -211,7 +212,7 @@ def find_layout(
         own = allegro is not None and field == allegro.field
         layer_dim = allegro.layer_dim if allegro is not None and own else width
     if layer_dim < 1 or width % layer_dim:
-        raise ValueError(
+        raise UserError(
             f"expected `layer_dim` to divide the {width} channels of `{field}`, "
             f"got {layer_dim}"
         )
@@ -221,24 +222,24 @@ def find_layout(
 def check_layers(
     found: Features, layers: Sequence[int] | None, layer_weights: Sequence[float] | None
 ) -> None:
-    """Raise ValueError unless the model has these layers, each with a weight or none.
+    """Raise UserError unless the model has these layers, each with a weight or none.
 
     See :class:`nequip_decorr.EdgeCorrelation` for the two options.
     """
     bad = [i for i in layers or [] if not -found.layers <= i < found.layers]
     if bad:
-        raise ValueError(
+        raise UserError(
             f"expected `layers` between 0 and {found.layers - 1}, got {bad}; "
             f"the features are {found.title}"
         )
     if len({i % found.layers for i in layers or []}) != len(layers or []):
-        raise ValueError(
+        raise UserError(
             f"expected `layers` to name different ones of {found.layers} layers, got "
             f"{layers}; name each once"
         )
     count = found.layers if layers is None else len(layers)
     if layer_weights is not None and len(layer_weights) != count:
-        raise ValueError(
+        raise UserError(
             f"expected one of `layer_weights` for each of {count} layers, got "
             f"{len(layer_weights)}"
         )

@@ -14,6 +14,8 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from nequip_decorr.errors import UserError
+
 if TYPE_CHECKING:
     from nequip_decorr.training.callback import EdgeDecorrelation
 
@@ -35,7 +37,7 @@ def configured_callbacks() -> list[EdgeDecorrelation]:
     Outside hydra, and without such a key, there are none, and nothing is imported.
 
     Raises:
-        ValueError: for an unknown option or one out of range, and when the group was
+        UserError: for an unknown option or one out of range, and when the group was
             put where nobody reads it.
     """
     hydra_config = sys.modules.get("hydra.core.hydra_config")
@@ -66,12 +68,12 @@ def refuse_misplaced(choices: Iterable[str]) -> None:
     """Refuse a choice of the group (``nequip_decorr@package``) that is not a term.
 
     Raises:
-        ValueError: when the options are elsewhere than at a top-level key of ours.
+        UserError: when the options are elsewhere than at a top-level key of ours.
     """
     for choice in choices:
         group, _, package = choice.partition("@")
         if group == KEY and package and not ("." not in package and is_term(package)):
-            raise ValueError(
+            raise UserError(
                 f"expected the options of group `{KEY}` at a top-level key `{KEY}` or "
                 f"`{KEY}_...`, got them at `{package}`; choose it as "
                 f"`/{KEY}@_global_.{KEY}`, for example"
@@ -82,12 +84,12 @@ def new_callback(key: str, options: Any) -> EdgeDecorrelation:
     """The callback of one term.
 
     Raises:
-        ValueError: for options that are none of ``EdgeDecorrelation`` or out of range.
+        UserError: for options that are none of ``EdgeDecorrelation`` or out of range.
     """
     from nequip_decorr.training.callback import EdgeDecorrelation
 
     if not isinstance(options, Mapping):
-        raise ValueError(
+        raise UserError(
             f"expected `{key}` to hold options of EdgeDecorrelation, got {options!r}; "
             f"a preset is chosen by `+{KEY}=cosine`, or under `defaults:`"
         )
@@ -95,7 +97,7 @@ def new_callback(key: str, options: Any) -> EdgeDecorrelation:
     for name in options:
         if name not in known:
             near = get_close_matches(str(name), known, n=1, cutoff=0)[0]
-            raise ValueError(
+            raise UserError(
                 f"expected `{key}` to hold options of EdgeDecorrelation, got "
                 f"'{name}'; the nearest one is '{near}'"
             )

@@ -20,7 +20,7 @@ def block_values(prefix: str, metric: EdgeCorrelation) -> dict[str, Tensor]:
     """Diagnosis of each block since the last reset, by the names that are logged.
 
     Raises:
-        ValueError: before the first batch.
+        UserError: before the first batch.
     """
     diagnosis = metric.diagnosis()
     count = diagnosis.rms.shape[0]

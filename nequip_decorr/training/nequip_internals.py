@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.hooks import Pick, listen, output
 
 
@@ -63,12 +64,12 @@ def messages(model: nn.Module) -> list[Output]:
     """Output of the tensor product of each interaction block, for each edge.
 
     Raises:
-        ValueError: when a fused kernel sums them over edges without forming them.
+        UserError: when a fused kernel sums them over edges without forming them.
     """
     blocks = _interaction_blocks(model)
     for block in blocks:
         if hasattr(block.tp_scatter, "tp_conv"):
-            raise ValueError(
+            raise UserError(
                 f"expected tensor products that form messages, got the fused kernel "
                 f"{type(block.tp_scatter).__name__}; take `features: radial`, or train "
                 f"without the kernel"
@@ -173,11 +174,11 @@ def sole_model(pl_module: Any) -> nn.Module:
     """The model of a training module.
 
     Raises:
-        ValueError: when it holds several.
+        UserError: when it holds several.
     """
     models = list(pl_module.model.values())
     if len(models) != 1:
-        raise ValueError(
+        raise UserError(
             f"expected a training module with one model, got {len(models)}: "
             f"{list(pl_module.model)}; decorrelate one model at a time"
         )
@@ -189,19 +190,19 @@ def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
     """Add a metric without a coefficient to a ``MetricsManager``.
 
     Raises:
-        ValueError: when the manager has another metric of that name, or cannot have
+        UserError: when the manager has another metric of that name, or cannot have
             one.
     """
     if name in manager.entries or name in manager:
         if manager[name] is metric:
             return
-        raise ValueError(
+        raise UserError(
             f"expected no metric called '{name}' in the config, got one; remove it, or "
             f"set another `name` for the decorrelation term"
         )
     reserved = name == "weighted_sum" or hasattr(manager, name)
     if not name or "." in name or reserved:
-        raise ValueError(
+        raise UserError(
             f"expected a `name` without dots that NequIP has no other use for, got "
             f"'{name}'; set for example edge_correlation"
         )
@@ -283,20 +284,20 @@ def check_guard(trainer: Any, pl_module: Any, monitor: str) -> None:
     A name that NequIP would not give, which others may log, is not looked for.
 
     Raises:
-        ValueError: when there is no validation, or NequIP will not log the metric.
+        UserError: when there is no validation, or NequIP will not log the metric.
     """
     names = validation_names(pl_module)
     every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
     too_rare = every is not None and epochs != -1 and every > epochs
     if trainer.limit_val_batches == 0 or not names or too_rare:
-        raise ValueError(
+        raise UserError(
             f"expected validations for `guard_monitor` '{monitor}' of schedule target, "
             f"got none in this training; see its validation data, "
             f"trainer.limit_val_batches and trainer.check_val_every_n_epoch, or choose "
             f"another schedule"
         )
     if monitor not in names and match(r"val\d+_(epoch|step)/|train_", monitor):
-        raise ValueError(
+        raise UserError(
             f"expected `guard_monitor` to be a validation metric, got '{monitor}'; set "
             f"it to one of {names}"
         )
@@ -356,19 +357,19 @@ def refuse_unsupported(trainer: Any, pl_module: Any) -> None:
     """Refuse what cannot work together with a term whose coefficient is set outside.
 
     Raises:
-        ValueError: says why, and what to do.
+        UserError: says why, and what to do.
     """
     from nequip.train import ConFIGLightningModule
     from nequip.train.callbacks import SoftAdapt
 
     if any(isinstance(callback, SoftAdapt) for callback in trainer.callbacks):
-        raise ValueError(
+        raise UserError(
             "expected no SoftAdapt callback beside the decorrelation term: SoftAdapt "
             "mixes all coefficients of the loss in one softmax, so neither would keep "
             "its own; remove SoftAdapt, or use LossCoefficientScheduler instead"
         )
     if isinstance(pl_module, ConFIGLightningModule):
-        raise ValueError(
+        raise UserError(
             f"expected a training module with one loss, got "
             f"{type(pl_module).__name__}: ConFIG projects the gradients of the loss "
             f"terms against each other and reads a coefficient of 0 as 'orthogonal "

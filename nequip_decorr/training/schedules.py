@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import cos, exp, isfinite, pi
 
+from nequip_decorr.errors import UserError
+
 
 def constant(progress: float) -> float:
     """1 throughout."""
@@ -103,14 +105,14 @@ class Schedule:
         """Coefficient at a position; ``stop`` must be set.
 
         Raises:
-            ValueError: when ``stop`` is None, or not after ``start``.
+            UserError: when ``stop`` is None, or not after ``start``.
         """
         if position < self.delay:
             return 0.0
         if self.kind == "constant":
             return self.coeff
         if self.stop is None:
-            raise ValueError("expected `stop` to be set; call `until` first")
+            raise UserError("expected `stop` to be set; call `until` first")
         start = self.delay if self.start is None else self.start
         length = self.stop - start
         done = min(max(position - start, 0.0), length)
@@ -126,7 +128,7 @@ class Schedule:
         """The same with ``stop`` set to ``horizon`` where it was left open.
 
         Raises:
-            ValueError: when the schedule would end before it starts.
+            UserError: when the schedule would end before it starts.
         """
         if self.kind == "constant" or self.stop is not None:
             return self  # a constant may go on for ever
@@ -136,21 +138,21 @@ class Schedule:
 def _check(s: Schedule) -> None:
     kinds = tuple(kind for kind in SCHEDULES if kind != "target")
     if s.kind not in kinds:
-        raise ValueError(f"expected `schedule` to be one of {SCHEDULES}, got {s.kind}")
+        raise UserError(f"expected `schedule` to be one of {SCHEDULES}, got {s.kind}")
     if s.direction not in DIRECTIONS:
-        raise ValueError(
+        raise UserError(
             f"expected `direction` to be one of {DIRECTIONS}, got '{s.direction}'"
         )
     check_number("coeff", s.coeff)
     check_number("floor", s.floor)
     check_number("delay", s.delay)
     if s.floor > s.coeff:
-        raise ValueError(
+        raise UserError(
             f"expected `floor` <= `coeff`, got {s.floor} > {s.coeff}; lower `floor`"
         )
     whole = isinstance(s.cycles, int) and not isinstance(s.cycles, bool)
     if not (whole and s.cycles >= 1):
-        raise ValueError(
+        raise UserError(
             f"expected `cycles` to be a whole number of at least 1, got {s.cycles!r}"
         )
     start = s.delay
@@ -158,14 +160,14 @@ def _check(s: Schedule) -> None:
         check_number("start", s.start)
         start = s.start
         if s.start < s.delay:
-            raise ValueError(
+            raise UserError(
                 f"expected `start` >= `delay`, got {s.start} < {s.delay}; the term is "
                 f"off before `delay`"
             )
     if s.stop is not None:
         check_number("stop", s.stop)
         if s.kind != "constant" and s.stop <= start:
-            raise ValueError(
+            raise UserError(
                 f"expected the schedule to stop after it starts, got stop {s.stop} <= "
                 f"start {start}; set a later `stop` or an earlier `start` or `delay`"
             )
@@ -174,22 +176,22 @@ def _check(s: Schedule) -> None:
 def refuse_unused(
     schedule: str, given: Mapping[str, object], defaults: Mapping[str, object]
 ) -> None:
-    """Raise ValueError for an option that is set and that the schedule does not use."""
+    """Raise UserError for an option that is set and that the schedule does not use."""
     for name in sorted({name for names in OPTIONS.values() for name in names}):
         if name not in OPTIONS[schedule] and given[name] != defaults[name]:
             users = [kind for kind in SCHEDULES if name in OPTIONS[kind]]
-            raise ValueError(
+            raise UserError(
                 f"expected no `{name}` with schedule {schedule}, which does not use "
                 f"it, got {given[name]}; remove it, or choose one of {users}"
             )
 
 
 def check_number(name: str, value: float) -> None:
-    """Raise ValueError unless ``value`` is a finite number >= 0."""
+    """Raise UserError unless ``value`` is a finite number >= 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"expected `{name}` to be a number >= 0, got {value!r}")
+        raise UserError(f"expected `{name}` to be a number >= 0, got {value!r}")
     if not (isfinite(value) and value >= 0):
-        raise ValueError(f"expected a finite `{name}` >= 0, got {value}")
+        raise UserError(f"expected a finite `{name}` >= 0, got {value}")
 
 
 @dataclass(frozen=True)
@@ -219,21 +221,21 @@ class ControlLaw:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.target, (int, float)) and 0 < self.target < 1):
-            raise ValueError(
+            raise UserError(
                 f"expected `target` (debiased mean rho^2) between 0 and 1, "
                 f"got {self.target}"
             )
         for name in ("rate", "memory", "max_change", "minimum", "maximum"):
             check_number(name, getattr(self, name))
         if not (self.rate > 0 and self.max_change > 0):
-            raise ValueError(
+            raise UserError(
                 f"expected `rate` and `max_change` > 0, got {self.rate} and "
                 f"{self.max_change}"
             )
         if not self.memory < 1:
-            raise ValueError(f"expected `memory` in [0, 1), got {self.memory}")
+            raise UserError(f"expected `memory` in [0, 1), got {self.memory}")
         if not 0 < self.minimum <= self.maximum:
-            raise ValueError(
+            raise UserError(
                 f"expected 0 < `minimum` <= `maximum`, got {self.minimum} and "
                 f"{self.maximum}"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import inf, isfinite
 from typing import Any, Protocol
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.training.progress import Progress, Scale, latest_end
 from nequip_decorr.training.schedules import (
     ControlLaw,
@@ -85,7 +86,7 @@ class Targeted:
             before the coefficient is halved at each validation and kept from rising.
 
     Raises:
-        ValueError: for numbers out of range, the initial coefficient outside the law's
+        UserError: for numbers out of range, the initial coefficient outside the law's
             bounds among them, but for 0: there is no term then.
     """
 
@@ -100,7 +101,7 @@ class Targeted:
         check_number("delay", delay)
         check_number("guard_band", band)
         if initial and not law.minimum <= initial <= law.maximum:
-            raise ValueError(
+            raise UserError(
                 f"expected `coeff` between {law.minimum} and `max_coeff` "
                 f"{law.maximum} with schedule target, got {initial}; set it, or "
                 f"`max_coeff`"
@@ -173,12 +174,12 @@ class Course:
             infinity for an end that cannot be known. See :meth:`locate`.
 
     Raises:
-        ValueError: for an unknown unit, or a horizon before the schedule starts.
+        UserError: for an unknown unit, or a horizon before the schedule starts.
     """
 
     def __init__(self, steering: Steering, unit: str, horizon: float | None) -> None:
         if unit not in {"step", "epoch"}:
-            raise ValueError(f"expected `unit` to be step or epoch, got '{unit}'")
+            raise UserError(f"expected `unit` to be step or epoch, got '{unit}'")
         self.steering = steering
         self.unit = unit
         self._given = horizon
@@ -198,11 +199,11 @@ class Course:
         """Coefficient where the training is.
 
         Raises:
-            ValueError: when the schedule needs an end that is not known, or ends before
+            UserError: when the schedule needs an end that is not known, or ends before
                 it starts.
         """
         if self.steering.open_ended and not isfinite(self.horizon):
-            raise ValueError(
+            raise UserError(
                 f"expected a horizon for schedule {self.steering.kind}, got a training "
                 f"without an end in {self.unit}s; set trainer.max_{self.unit}s, or "
                 f"`horizon`"
@@ -213,7 +214,7 @@ class Course:
         """Check what the limits of a Trainer say before its data are known.
 
         Raises:
-            ValueError: see :meth:`coefficient`.
+            UserError: see :meth:`coefficient`.
         """
         end = latest_end(self.unit, max_epochs, max_steps)
         # steps before a restart may have been longer or shorter

@@ -12,6 +12,7 @@ from benchmarks.hfox import data, evidence, models
 from benchmarks.hfox.analysis import load_records
 from benchmarks.hfox.models import jobs
 from benchmarks.hfox.pipeline import CONDITIONS, Scale, correlation, train
+from nequip_decorr.errors import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +74,7 @@ def test_evidence_makes_records_and_results_and_goes_on(
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "records").iterdir()}
 
     # models of the same names that are trained otherwise do not mix with these
-    with pytest.raises(ValueError, match=r"small_none_1.json to be of .*another --o"):
+    with pytest.raises(UserError, match=r"small_none_1.json to be of .*another --o"):
         run(jobs("small", ("none",), (1,), TINY, ("trainer.max_epochs=3",)))
 
 

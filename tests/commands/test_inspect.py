@@ -22,6 +22,7 @@ from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from nequip_decorr.cli.main import main
+from nequip_decorr.errors import UserError
 from nequip_decorr.inspection.measure import inspect_file, inspect_model, load_model
 from nequip_decorr.inspection.result import Inspection, LayerReport, from_json, reading
 from tests.support.commands import DATA, run, train
@@ -203,7 +204,7 @@ def test_features_that_are_not_finite_are_refused_with_layer_and_frames(
         return {**output, "edge_features": features}
 
     model.register_forward_hook(poison)
-    with pytest.raises(ValueError, match=r"in layer 1, frames 5 to 9 ") as caught:
+    with pytest.raises(UserError, match=r"in layer 1, frames 5 to 9 ") as caught:
         inspect_model(model, ase.io.iread(data))
     assert "\n" not in str(caught.value)
 
@@ -318,7 +319,7 @@ def test_tensors_have_a_report_for_each_irrep(data: Path) -> None:
 
 
 def test_features_that_a_model_does_not_have_are_named(data: Path) -> None:
-    with pytest.raises(ValueError, match="expected an Allegro model") as caught:
+    with pytest.raises(UserError, match="expected an Allegro model") as caught:
         inspect_model(nequip(), ase.io.iread(data), features="tensors")
     assert "\n" not in str(caught.value)
 

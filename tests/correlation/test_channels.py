@@ -17,6 +17,7 @@ from nequip_decorr.correlation.channels import (
     scalar_blocks,
 )
 from nequip_decorr.correlation.functional import as_blocks, diagnose, moments, penalty
+from nequip_decorr.errors import UserError
 from tests.correlation.test_cost import work
 from tests.support import reference
 from tests.support.reference import FLOAT64_TOLERANCE, RANKS_TOLERANCE, holds_for
@@ -241,7 +242,7 @@ def test_pairs_are_what_counts_in_a_layer():
     ids=["none", "one channel", "no layer 0", "counted from the end"],
 )
 def test_layers_without_pairs_are_refused(blocks):
-    with pytest.raises(ValueError, match=r"expected layers 0, 1, \.\.\. with blocks"):
+    with pytest.raises(UserError, match=r"expected layers 0, 1, \.\.\. with blocks"):
         EdgeCorrelation(blocks=blocks)
 
 
@@ -301,7 +302,7 @@ def test_chosen_layers_and_their_weights():
     value = metric(layered_features(0, 15), {})
     a, _, c = by_hand([0], 15)
     assert value.item() == pytest.approx((3 * c + a) / 4, abs=FLOAT64_TOLERANCE)
-    with pytest.raises(ValueError, match=r"between 0 and 2, got \[3\].*have 3 layers"):
+    with pytest.raises(UserError, match=r"between 0 and 2, got \[3\].*have 3 layers"):
         EdgeCorrelation(blocks=layered(), layers=[3])(layered_features(0, 15), {})
 
 
@@ -318,7 +319,7 @@ def test_the_diagnosis_is_in_the_order_of_the_blocks():
 
 def test_the_debiased_mean_of_the_last_batch():
     metric = EdgeCorrelation(blocks=layered(), variance_floor=0.1)
-    with pytest.raises(ValueError, match=r"expected a batch .* got none"):
+    with pytest.raises(UserError, match=r"expected a batch .* got none"):
         metric.last_mean_square()
     fields = layered_features(0, 25)
     metric(fields, {})
@@ -394,10 +395,10 @@ def test_what_is_not_finite_names_its_block():
 def test_fields_that_do_not_fit_are_named():
     metric = EdgeCorrelation(blocks=layered())
     fields = layered_features(0, 15)
-    with pytest.raises(ValueError, match=r"expected the model to output `f1`, got"):
+    with pytest.raises(UserError, match=r"expected the model to output `f1`, got"):
         metric({"f0": fields["f0"], "f2": fields["f2"]}, {})
     fields["f1"] = fields["f1"][:, :3]
-    with pytest.raises(ValueError, match=r"`f1` of shape \(rows, 4 or more\), got"):
+    with pytest.raises(UserError, match=r"`f1` of shape \(rows, 4 or more\), got"):
         metric(fields, {})
 
 

@@ -22,6 +22,7 @@ from nequip_decorr.correlation.functional import (
     penalty,
     rankme,
 )
+from nequip_decorr.errors import UserError
 from tests.support import reference
 from tests.support.reference import (
     FLOAT64_TOLERANCE,
@@ -358,7 +359,7 @@ def test_as_blocks_divides_the_channels():
 
 @pytest.mark.parametrize("layer_dim", [4, 0, -2, 7])
 def test_as_blocks_refuses_what_does_not_divide(layer_dim):
-    with pytest.raises(ValueError, match=f"divide the 6 channels.*got {layer_dim}"):
+    with pytest.raises(UserError, match=f"divide the 6 channels.*got {layer_dim}"):
         as_blocks(torch.zeros(2, 6), layer_dim)
 
 
@@ -367,17 +368,17 @@ def test_as_blocks_refuses_what_does_not_divide(layer_dim):
     [torch.zeros(6), torch.zeros(2, 3, 6), torch.zeros(2, 6, dtype=torch.int64)],
 )
 def test_as_blocks_refuses_what_is_no_floating_matrix(features):
-    with pytest.raises(ValueError, match=r"expected floating features.*got torch\."):
+    with pytest.raises(UserError, match=r"expected floating features.*got torch\."):
         as_blocks(features)
 
 
 def test_as_blocks_refuses_features_without_channels():
-    with pytest.raises(ValueError, match="the 0 channels"):
+    with pytest.raises(UserError, match="the 0 channels"):
         as_blocks(torch.zeros(2, 0))
 
 
 def test_an_unknown_penalty_is_named():
-    with pytest.raises(ValueError, match=r"one of \('square', 'abs'\), got 'cube'"):
+    with pytest.raises(UserError, match=r"one of \('square', 'abs'\), got 'cube'"):
         penalty(moments(ordinary(0)), "cube")
 
 

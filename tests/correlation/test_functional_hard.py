@@ -21,6 +21,7 @@ from nequip_decorr.correlation.functional import (
     penalty,
     subsample_rows,
 )
+from nequip_decorr.errors import UserError
 from tests.correlation.test_functional import gradient, looped, ordinary
 from tests.support import reference
 from tests.support.reference import (
@@ -243,5 +244,5 @@ def test_each_row_is_drawn_equally_often():
 
 @pytest.mark.parametrize(("total", "keep"), [(5, 6), (5, 0), (0, 0), (5, -1)])
 def test_subsample_refuses_impossible_sizes(total, keep):
-    with pytest.raises(ValueError, match=rf"between 1 and all of {total} .*got {keep}"):
+    with pytest.raises(UserError, match=rf"between 1 and all of {total} .*got {keep}"):
         subsample_rows(total, keep, 0)

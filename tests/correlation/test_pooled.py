@@ -19,6 +19,7 @@ from nequip_decorr.correlation.functional import (
     diagnose,
     moments,
 )
+from nequip_decorr.errors import UserError
 from tests.support import reference
 from tests.support.reference import FLOAT64_TOLERANCE, holds_for
 
@@ -389,7 +390,7 @@ def test_subsampled_moments_are_unbiased():
     ],
 )
 def test_bad_options_get_one_line(options, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         EdgeCorrelation(**options)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("expected ")
@@ -408,18 +409,18 @@ def test_bad_options_get_one_line(options, message):
 )
 def test_options_that_the_features_do_not_fit(options, message):
     manager, _ = managed(**options)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         step(manager, features(0))
 
 
 def test_a_width_that_the_features_do_not_have():
     metric = EdgeCorrelation(layer_dim=5)
-    with pytest.raises(ValueError, match="divide the 12 channels of the features, go"):
+    with pytest.raises(UserError, match="divide the 12 channels of the features, go"):
         metric({"edge_features": features(0)}, {})
 
 
 def test_a_diagnosis_needs_a_batch():
-    with pytest.raises(ValueError, match=r"expected a batch .* got none"):
+    with pytest.raises(UserError, match=r"expected a batch .* got none"):
         EdgeCorrelation().diagnosis()
 
 

@@ -12,6 +12,7 @@ from nequip_decorr import EdgeCorrelation
 from nequip_decorr.correlation.channels import Block
 from nequip_decorr.correlation.functional import subsample_channels
 from nequip_decorr.correlation.sampled import SampledCorrelation
+from nequip_decorr.errors import UserError
 from tests.correlation.test_functional_hard import HARD
 from tests.support import reference
 from tests.support.reference import (
@@ -212,16 +213,16 @@ def test_an_epoch_without_edges_is_nought():
 
 def test_a_sample_has_no_diagnosis_and_needs_a_batch():
     metric = SampledCorrelation("a")
-    with pytest.raises(ValueError, match="expected a batch before its correlation"):
+    with pytest.raises(UserError, match="expected a batch before its correlation"):
         metric.last_mean_square()
     metric(fields(0, 20), {})
-    with pytest.raises(ValueError, match=r"expected a metric that pools .* take EdgeC"):
+    with pytest.raises(UserError, match=r"expected a metric that pools .* take EdgeC"):
         metric.diagnosis()
 
 
 @pytest.mark.parametrize("bad", [1, 2.5, True, NAN, "64"])
 def test_bad_limits_get_one_line(bad):
-    with pytest.raises(ValueError, match="`max_channels` of at least 2 or null, got"):
+    with pytest.raises(UserError, match="`max_channels` of at least 2 or null, got"):
         SampledCorrelation(max_channels=bad)
 
 

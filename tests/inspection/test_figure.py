@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.inspection.figure import (
     check_figure_path,
     cluster_order,
@@ -109,7 +110,7 @@ def test_json_is_plain_and_names_its_schema() -> None:
     ],
 )
 def test_other_json_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match="expected") as caught:
+    with pytest.raises(UserError, match="expected") as caught:
         from_json(text)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -288,13 +289,13 @@ def test_no_global_state_of_matplotlib_is_touched(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_known_beforehand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match=r"in \.png, \.svg, \.pdf, got .*f\.jpg"):
+    with pytest.raises(UserError, match=r"in \.png, \.svg, \.pdf, got .*f\.jpg"):
         check_figure_path(tmp_path / "f.jpg")
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         check_figure_path(tmp_path / "missing" / "f.png")
     assert check_figure_path(tmp_path / "f.png") == tmp_path / "f.png"
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if not installed
-    with pytest.raises(RuntimeError, match=r'pip install "nequip-decorr\[plot\]"'):
+    with pytest.raises(UserError, match=r'pip install "nequip-decorr\[plot\]"'):
         check_figure_path(tmp_path / "f.png")
 
 

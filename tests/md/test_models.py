@@ -5,6 +5,7 @@ import hashlib
 import pytest
 from ase.calculators.emt import EMT
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md import calculator_model, load_model
 from nequip_decorr.md.models import model_kind
 from tests.support.potentials import Einstein, einstein
@@ -26,7 +27,7 @@ def test_kinds(name, kind):
 @pytest.mark.parametrize("name", ["model.pt", "model.zip", "model", "m.pt2"])
 def test_files_of_no_kind(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(ValueError, match="a model file that ends in"):
+    with pytest.raises(UserError, match="a model file that ends in"):
         load_model(tmp_path / name)
 
 
@@ -36,7 +37,7 @@ def test_files_of_no_kind(tmp_path, name):
 @pytest.mark.parametrize("content", [b"", b"not a model\n" * 40])
 def test_foreign_files(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"^expected a NequIP") as caught:
+    with pytest.raises(UserError, match=r"^expected a NequIP") as caught:
         load_model(tmp_path / name)
     assert "\n" not in str(caught.value)
     assert name in str(caught.value)
@@ -46,12 +47,12 @@ def test_a_checkpoint_of_something_else(tmp_path):
     import torch
 
     torch.save({"state_dict": {}, "epoch": 3}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"^expected a NequIP checkpoint"):
+    with pytest.raises(UserError, match=r"^expected a NequIP checkpoint"):
         load_model(tmp_path / "other.ckpt")
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="which is not there"):
+    with pytest.raises(UserError, match="which is not there"):
         load_model(tmp_path / "none.ckpt")
 
 
@@ -70,7 +71,7 @@ def test_calculators():
 
 
 def test_what_is_no_calculator():
-    with pytest.raises(ValueError, match="an ase calculator with energy and forces"):
+    with pytest.raises(UserError, match="an ase calculator with energy and forces"):
         calculator_model(dict)
 
 

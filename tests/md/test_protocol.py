@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md import PRESETS, Criteria, preset
 from nequip_decorr.md.protocol import ENSEMBLES, Protocol
 
@@ -86,7 +87,7 @@ def test_one_temperature_needs_no_list(tmp_path):
     ],
 )
 def test_refuses(change, message):
-    with pytest.raises(ValueError, match=r"^expected") as caught:
+    with pytest.raises(UserError, match=r"^expected") as caught:
         Protocol.from_dict(change)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -96,13 +97,13 @@ def test_refuses(change, message):
 def test_refuses_files(tmp_path, text):
     path = tmp_path / "p.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"^expected") as caught:
+    with pytest.raises(UserError, match=r"^expected") as caught:
         Protocol.from_yaml(path)
     assert "\n" not in str(caught.value)
 
 
 def test_preset_names():
-    with pytest.raises(ValueError, match="did you mean 'solid'"):
+    with pytest.raises(UserError, match="did you mean 'solid'"):
         preset("solids")
     assert {p.ensemble for p in PRESETS.values()} == {"langevin", "nve", "ramp"}
     for protocol in PRESETS.values():

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.structures import (
     check_structures,
     kept_momenta,
@@ -28,7 +29,7 @@ def check(*structures, species=("Cu", "H", "O"), cutoff_A=None, ratio=0.6):
 
 
 def refused(atoms, **options):
-    with pytest.raises(ValueError, match=r"^expected") as caught:
+    with pytest.raises(UserError, match=r"^expected") as caught:
         check(atoms, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -81,7 +82,7 @@ def test_constraints_empty_and_massless():
     light = bulk("Cu", cubic=True)
     light.set_masses([0, 1, 1, 1])
     assert "masses > 0" in refused(light)
-    with pytest.raises(ValueError, match="at least one start structure"):
+    with pytest.raises(UserError, match="at least one start structure"):
         check()
 
 
@@ -109,14 +110,14 @@ def test_reading(tmp_path):
     assert [a.info["name"] for a in read_structures(path)][3] == "many.extxyz#3"
     assert len(read_structures(f"{path}@1:4")) == 3
     assert len(read_structures(f"{path}@2")) == 1
-    with pytest.raises(FileNotFoundError, match="which is not there"):
+    with pytest.raises(UserError, match="which is not there"):
         read_structures(tmp_path / "none.xyz")
     for name, text in (("junk.xyz", "no\nstructure\n"), ("junk", "hi"), ("e.cif", "")):
         (tmp_path / name).write_text(text)
-        with pytest.raises(ValueError, match=r"^expected") as caught:
+        with pytest.raises(UserError, match=r"^expected") as caught:
             read_structures(tmp_path / name)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match=r"^expected"):
+    with pytest.raises(UserError, match=r"^expected"):
         read_structures(f"{path}@9")
 
 
@@ -176,7 +177,7 @@ def test_velocities_to_keep_that_are_none():
         (at_rest, "velocities in structure 1 to keep, got none"),
         (broken, "finite velocities in structure 1"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             prepared(moving(), atoms, keep=True)
 
 
@@ -185,7 +186,7 @@ def test_a_column_of_velocities_has_no_unit(tmp_path):
     path.write_text("1\nProperties=species:S:1:pos:R:3:vel:R:3\nAr 0 0 0 0.1 0 0\n")
     (line,) = prepared(*read_structures(path))[1]
     assert line.startswith("velocities of gpumd.xyz#0 are not used")
-    with pytest.raises(ValueError, match="got a column 'vel' without a unit"):
+    with pytest.raises(UserError, match="got a column 'vel' without a unit"):
         prepared(*read_structures(path), keep=True)
 
 

@@ -20,6 +20,7 @@ from nequip.model import NequIPGNNModel
 from nequip.utils.global_state import set_global_state
 
 from nequip_decorr import EdgeCorrelation
+from nequip_decorr.errors import UserError
 from nequip_decorr.training.features import find_features, tap
 
 DATA = Path(__file__).parent.parent / "data" / "hfo2.extxyz"
@@ -256,14 +257,14 @@ def test_what_a_user_expects_of_each_model():
     ],
 )
 def test_what_a_model_does_not_have_is_said(model, options, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         find_features(model(), **options)
     assert "\n" not in str(error.value)
 
 
 def test_tensors_of_one_channel_have_nothing_to_correlate():
     model = allegro(num_tensor_features=1)
-    with pytest.raises(ValueError, match="tensors of two channels or more, got"):
+    with pytest.raises(UserError, match="tensors of two channels or more, got"):
         find_features(model, "tensors")
 
 
@@ -273,6 +274,6 @@ def test_a_fused_kernel_forms_no_messages():
     # what NequIP's OpenEquivariance and CuEquivariance modifiers leave in its place
     convolution.tp_scatter.tp_conv = torch.nn.Identity()
     assert find_features(model, "radial").layers == 1
-    with pytest.raises(ValueError, match="got the fused kernel TensorProductScatter"):
+    with pytest.raises(UserError, match="got the fused kernel TensorProductScatter"):
         find_features(model, "messages")
     del convolution.tp_scatter.tp_conv

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from nequip_decorr import EdgeCorrelation
+from nequip_decorr.errors import UserError
 from nequip_decorr.training import nequip_internals
 from nequip_decorr.training.features import FeatureLayout, find_layout
 from tests.support import reference
@@ -108,7 +109,7 @@ def test_another_layer_dim(allegro, gnn):
 
 
 def test_a_model_without_edge_features_gets_its_fields_named(gnn):
-    with pytest.raises(ValueError, match=r"as Allegro has, got one") as error:
+    with pytest.raises(UserError, match=r"as Allegro has, got one") as error:
         find_layout(gnn)
     assert "['edge_embedding', 'node_attrs', 'node_features']" in str(error.value)
     assert "\n" not in str(error.value)
@@ -116,12 +117,12 @@ def test_a_model_without_edge_features_gets_its_fields_named(gnn):
 
 @pytest.mark.parametrize("field", ["edge_feature", "forces", "edge_attrs", ""])
 def test_an_unknown_field_gets_the_known_ones_named(allegro, field):
-    with pytest.raises(ValueError, match=f"got '{field}'") as error:
+    with pytest.raises(UserError, match=f"got '{field}'") as error:
         find_layout(allegro, field)
     assert "['edge_embedding', 'edge_features']" in str(error.value)
 
 
 @pytest.mark.parametrize("layer_dim", [5, 0, -4, 24])
 def test_a_layer_dim_that_does_not_divide(allegro, layer_dim):
-    with pytest.raises(ValueError, match=f"divide the 12 channels.*got {layer_dim}"):
+    with pytest.raises(UserError, match=f"divide the 12 channels.*got {layer_dim}"):
         find_layout(allegro, layer_dim=layer_dim)

@@ -26,6 +26,7 @@ from nequip.train.callbacks import LossCoefficientScheduler, SoftAdapt
 from nequip.utils import RankedLogger
 
 from nequip_decorr import EdgeCorrelation
+from nequip_decorr.errors import UserError
 from nequip_decorr.training import nequip_internals as _host
 from tests.support import reference
 
@@ -198,7 +199,7 @@ def labels():
 
 def test_several_models_are_refused(module):
     module.model["second"] = module.model["sole_model"]
-    with pytest.raises(ValueError, match=r"one model, got 2: \['sole_model', 'second'"):
+    with pytest.raises(UserError, match=r"one model, got 2: \['sole_model', 'second'"):
         _host.sole_model(module)
 
 
@@ -239,17 +240,17 @@ def test_adding_the_same_metric_twice_is_once():
 
 def test_a_taken_name_is_refused():
     loss = new_loss()
-    with pytest.raises(ValueError, match=r"no metric called 'forces_mse'.*set another"):
+    with pytest.raises(UserError, match=r"no metric called 'forces_mse'.*set another"):
         _host.add_metric(loss, "forces_mse", EdgeCorrelation())
     _host.add_metric(loss, "ec", EdgeCorrelation())
-    with pytest.raises(ValueError, match="no metric called 'ec'"):
+    with pytest.raises(UserError, match="no metric called 'ec'"):
         _host.add_metric(loss, "ec", EdgeCorrelation())
 
 
 @pytest.mark.parametrize("name", ["", "edge.correlation", "keys", "weighted_sum"])
 def test_a_name_that_nequip_cannot_take_is_refused(name):
     loss = new_loss()
-    with pytest.raises(ValueError, match=f"expected a `name`.*got '{name}'; set for"):
+    with pytest.raises(UserError, match=f"expected a `name`.*got '{name}'; set for"):
         _host.add_metric(loss, name, EdgeCorrelation())
     assert coefficients(loss) == coefficients(new_loss())
 
@@ -437,10 +438,10 @@ def test_softadapt_and_config_are_refused(module):
     )
     _host.refuse_unsupported(trainer, module)
     _host.refuse_unsupported(trainer, training_module(EMALightningModule))
-    with pytest.raises(ValueError, match=r"got ConFIGLightningModule.*use NequIPLight"):
+    with pytest.raises(UserError, match=r"got ConFIGLightningModule.*use NequIPLight"):
         _host.refuse_unsupported(trainer, training_module(ConFIGLightningModule))
     trainer.callbacks.append(SoftAdapt(beta=1.1, interval="batch", frequency=5))
-    with pytest.raises(ValueError, match=r"expected no SoftAdapt.*use LossCoeff"):
+    with pytest.raises(UserError, match=r"expected no SoftAdapt.*use LossCoeff"):
         _host.refuse_unsupported(trainer, module)
 
 
@@ -484,7 +485,7 @@ def test_a_guard_needs_a_validation_metric(module):
         "val1_epoch/forces_rmse",
         "train_loss_epoch/x",
     ):
-        with pytest.raises(ValueError, match=f"validation metric, got '{name}'; set"):
+        with pytest.raises(UserError, match=f"validation metric, got '{name}'; set"):
             _host.check_guard(trainer, module, name)
 
 
@@ -505,7 +506,7 @@ def test_a_guard_needs_a_validation(module, options, guarded):
     if guarded:
         _host.check_guard(trainer, module, "val0_epoch/forces_rmse")
         return
-    with pytest.raises(ValueError, match="expected validations for `guard_mon"):
+    with pytest.raises(UserError, match="expected validations for `guard_mon"):
         _host.check_guard(trainer, module, "val0_epoch/forces_rmse")
 
 

@@ -6,6 +6,7 @@ from math import inf
 import pytest
 from hypothesis import strategies as st
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.training.progress import Progress, Scale, latest_end
 from nequip_decorr.training.schedules import Schedule
 from nequip_decorr.training.steering import Course, Scheduled
@@ -186,7 +187,7 @@ def test_a_horizon_takes_the_place_of_the_end():
     ],
 )
 def test_a_bad_course_is_refused_when_it_is_made(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         course(**options)
 
 
@@ -200,7 +201,7 @@ def test_a_bad_course_is_refused_when_it_is_made(options, message):
     ],
 )
 def test_limits_that_are_too_short_are_known_before_the_data(options, limits, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         course(**options).check(*limits, restarts=False)
     assert "\n" not in str(error.value)
 

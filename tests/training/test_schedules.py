@@ -5,6 +5,7 @@ from math import cos, exp, log, pi
 import pytest
 from hypothesis import strategies as st
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.training.schedules import (
     DIRECTIONS,
     SHAPES,
@@ -144,7 +145,7 @@ def test_until_fills_what_was_left_open_only():
 
 
 def test_an_open_end_is_an_error_not_a_guess():
-    with pytest.raises(ValueError, match="`stop`"):
+    with pytest.raises(UserError, match="`stop`"):
         Schedule("cosine", 1.0).at(0)
 
 
@@ -180,14 +181,14 @@ def test_an_open_end_is_an_error_not_a_guess():
     ],
 )
 def test_bad_options_get_one_line(options, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         Schedule(**{"kind": "cosine", "coeff": 1.0, **options})
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("expected ")
 
 
 def test_a_horizon_before_the_start_is_refused():
-    with pytest.raises(ValueError, match="stop 100 <= start 200"):
+    with pytest.raises(UserError, match="stop 100 <= start 200"):
         Schedule("cosine", 1.0, delay=200).until(100)
 
 
@@ -279,7 +280,7 @@ def test_a_measurement_that_is_not_finite_changes_nothing(law, coeff, before, ba
     ],
 )
 def test_bad_laws_get_one_line(options, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         ControlLaw(**{"target": 0.1, **options})
     assert "\n" not in str(error.value)
 
@@ -349,5 +350,5 @@ def test_an_option_that_a_schedule_does_not_use_is_refused(schedule, name, value
     if used:
         refuse_unused(schedule, given, DEFAULTS)
         return
-    with pytest.raises(ValueError, match=f"no `{name}` with schedule {schedule}"):
+    with pytest.raises(UserError, match=f"no `{name}` with schedule {schedule}"):
         refuse_unused(schedule, given, DEFAULTS)

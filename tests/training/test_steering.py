@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import strategies as st
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.training.schedules import ControlLaw, Guard, Schedule
 from nequip_decorr.training.steering import Scheduled, Steering, Targeted
 from tests.support.reference import holds_for
@@ -40,7 +41,7 @@ def test_scheduled_takes_the_horizon_where_none_is_set():
 
 
 def test_scheduled_refuses_a_horizon_before_its_start():
-    with pytest.raises(ValueError, match=r"stop 100.* <= start 300"):
+    with pytest.raises(UserError, match=r"stop 100.* <= start 300"):
         Scheduled(Schedule("cosine", 1.0, delay=300)).coefficient(0, 100)
 
 
@@ -152,12 +153,12 @@ def test_halving_stops_at_the_minimum():
     ],
 )
 def test_bad_options_get_one_line(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         targeted(**options)
 
 
 @pytest.mark.parametrize("initial", [30.0, 1e-6])
 def test_an_initial_coefficient_outside_the_bounds_is_refused(initial):
-    with pytest.raises(ValueError, match=f"`max_coeff` 10.0 .* got {initial}"):
+    with pytest.raises(UserError, match=f"`max_coeff` 10.0 .* got {initial}"):
         targeted(initial)
     assert targeted(0.0).coefficient(0, 1) == 0  # no term: it only monitors

@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import Any, cast
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.dynamics.contract import Engine
 from nequip_decorr.md.models import Loader
 from nequip_decorr.md.protocol import Protocol, nearest_name
@@ -30,7 +31,7 @@ def loader(engine: str) -> Loader:
     """What opens a model file for an engine.
 
     Raises:
-        ValueError: when there is no such engine, or its packages are missing.
+        UserError: when there is no such engine, or its packages are missing.
     """
     return cast("Loader", _module(engine).load)
 
@@ -39,21 +40,21 @@ def build(engine: str, model: Any, protocol: Protocol) -> Engine:
     """An engine for one model and protocol.
 
     Raises:
-        ValueError: as :func:`loader`.
+        UserError: as :func:`loader`.
     """
     return cast("Engine", _module(engine).build(model, protocol))
 
 
 def _module(engine: str) -> Any:
     if engine not in ENGINES:
-        raise ValueError(
+        raise UserError(
             f"expected an engine of {', '.join(ENGINES)}, "
             f"got {engine!r}{nearest_name(engine, ENGINES)}"
         )
     try:
         return importlib.import_module(ENGINES[engine])
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f"expected the packages of engine {engine!r}, got none called "
             f"{error.name}; do `pip install 'nequip-decorr[{engine}]'`"
         ) from error

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.dynamics.contract import Job, ModelBrokenError, Observer
 from nequip_decorr.md.dynamics.integrators import Walker
 from nequip_decorr.md.dynamics.torchsim_model import (
@@ -49,7 +50,7 @@ class TorchSimEngine:
         """Move the jobs until the observer has let go of each.
 
         Raises:
-            ValueError: when the forces of the first batch are not those that ase
+            UserError: when the forces of the first batch are not those that ase
                 gets for each structure by itself.
         """
         walkers = [Walker(job, self._protocol) for job in jobs]
@@ -135,10 +136,10 @@ def build(model: Any, protocol: Protocol) -> TorchSimEngine:
     """The engine for a torch-sim model and a protocol.
 
     Raises:
-        ValueError: when the model is not one of torch-sim's.
+        UserError: when the model is not one of torch-sim's.
     """
     if not isinstance(model, ModelInterface):
-        raise ValueError(
+        raise UserError(
             "expected a NequIP model file or a torch-sim model for engine 'torchsim', "
             f"got {type(model).__name__}; use --engine ase"
         )

@@ -15,6 +15,7 @@ from ase import Atoms
 from nequip.data import AtomicDataDict
 from nequip.integrations.ase import NequIPCalculator
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.dynamics.ase_engine import out_of_memory
 from nequip_decorr.md.dynamics.contract import Array, OutOfMemoryError
 
@@ -178,7 +179,7 @@ def check_agreement(
     any other on a batch of one.
 
     Raises:
-        ValueError: with the structure and the difference.
+        UserError: with the structure and the difference.
     """
     alone = _NequIPAlone(model) if isinstance(model, NequIPTorchSimCalc) else None
     for system, (_, forces) in zip(systems, found, strict=True):
@@ -195,7 +196,7 @@ def check_agreement(
             atol=FORCE_TOLERANCE * (1 + np.abs(expected).max()),
             equal_nan=True,
         ):
-            raise ValueError(
+            raise UserError(
                 "expected the same forces from the batch and from ase, got a "
                 f"difference of {np.abs(forces - expected).max():.3g} eV/A on "
                 f"{system.atoms.get_chemical_formula()}; use --engine ase"

@@ -51,7 +51,7 @@ def write_report(result_path: str | Path, html_path: str | Path) -> None:
         html_path: the page to write.
 
     Raises:
-        FileNotFoundError, ValueError: no result file, or not one of this schema.
+        UserError: no result file, or not one of this schema.
         RuntimeError: matplotlib is not installed.
         OSError: the page cannot be written.
     """
@@ -64,7 +64,7 @@ def render_report(result: RunResult, folder: Path) -> str:
     """The page as text; ``folder`` is where the paths in ``result`` start.
 
     Raises:
-        ValueError: a run without any replica.
+        UserError: a run without any replica.
         RuntimeError: matplotlib is not installed.
     """
     survival = estimate_survival(result.replicas, result.horizon_ps)

@@ -13,6 +13,7 @@ from ase.data.colors import jmol_colors
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.statistics.score import Array
 from nequip_decorr.plotting import new_figure
 
@@ -57,11 +58,11 @@ def neighbourhood(
     The other failing atoms are taken at their image nearest to the first.
 
     Raises:
-        ValueError: no failing atom, or one that is not in ``atoms``.
+        UserError: no failing atom, or one that is not in ``atoms``.
     """
     failing = list(dict.fromkeys(failing))[:MAX_FAILING]
     if not failing or not all(0 <= i < len(atoms) for i in failing):
-        raise ValueError(
+        raise UserError(
             f"expected failing atoms between 0 and {len(atoms) - 1}, got {failing}"
         )
     origin = atoms.positions[failing[0]]
@@ -91,7 +92,7 @@ def neighbourhood_figure(atoms: Atoms, failing: Sequence[int]) -> Figure:
     distances in A to each other, or to the nearest neighbours of a single one.
 
     Raises:
-        ValueError: see :func:`neighbourhood`.
+        UserError: see :func:`neighbourhood`.
     """
     from matplotlib.patches import Circle
 

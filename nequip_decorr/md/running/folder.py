@@ -32,6 +32,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
 from nequip_decorr.md.dynamics.contract import Array, MDState
 
@@ -77,7 +78,7 @@ class RunFolder:
         """Hold the folder for this run, alone.
 
         Raises:
-            ValueError: when another run is in it; says what differs.
+            UserError: when another run is in it; says what differs.
             OSError: when a live process works in it, or it cannot be written.
         """
         manifest = self.path / "run.json"
@@ -99,7 +100,7 @@ class RunFolder:
             made = self.path.exists()
             there = {p.name for p in self.path.iterdir()} if made else set()
             if "run.json" not in there and there - ours:
-                raise ValueError(
+                raise UserError(
                     f"expected a new folder or one of `nequip-decorr md`, got "
                     f"{self.path} with other files in it; choose another --out"
                 )
@@ -107,18 +108,16 @@ class RunFolder:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             return (self.path / "lock").open("w", encoding="utf-8")
         except OSError as error:
-            refused = type(error)(
+            raise UserError(
                 f"expected a folder for the run that can be written, got {self.path} "
                 f"({error.strerror}); choose another --out"
-            )
-            refused.errno = error.errno
-            raise refused from error
+            ) from error
 
     def recognise(self, fingerprint: Mapping[str, float]) -> None:
         """Keep what the model says of the first structure, or compare it.
 
         Raises:
-            ValueError: when the run that is here has another model.
+            UserError: when the run that is here has another model.
         """
         path = self.path / "fingerprint.json"
         if not path.exists():
@@ -243,7 +242,7 @@ class RunFolder:
 
     def _refuse(self, changes: Sequence[str]) -> None:
         if changes:
-            raise ValueError(
+            raise UserError(
                 f"expected the run that {self.path} holds, got another "
                 f"({'; '.join(changes)}); choose another --out, or run it as before"
             )
@@ -252,7 +251,7 @@ class RunFolder:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise OSError(
+            raise UserError(
                 f"expected {self.path} to be free, got one that another process is "
                 "running in; wait for it or choose another --out"
             ) from error

@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 from rich.console import Console
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
 from nequip_decorr.md.dynamics import engines
 from nequip_decorr.md.dynamics.contract import Engine
@@ -97,7 +98,7 @@ def run_stability(
         The result, as written to ``result.json``.
 
     Raises:
-        ValueError, FileNotFoundError: for input that cannot be run, and for a folder
+        UserError: for input that cannot be run, and for a folder
             that holds another run.
         RunStoppedError: when it is interrupted (SIGINT, SIGTERM), memory or disk ran
             out, the model broke, or a worker process died. All so far is kept; the
@@ -105,9 +106,9 @@ def run_stability(
     """
     handle = _handle(model, engine, device, chemical_species_to_atom_type_map)
     if not processes >= 1:
-        raise ValueError(f"expected at least 1 process, got {processes}")
+        raise UserError(f"expected at least 1 process, got {processes}")
     if processes > 1 and handle.open is None:
-        raise ValueError(
+        raise UserError(
             "expected a function that makes the calculator for several processes, "
             f"got {handle.path} itself; give the function or use one process"
         )
@@ -335,7 +336,7 @@ def _handle(
             chemical_species_to_atom_type_map=species_map,
         )
     if species_map is not None:
-        raise ValueError(
+        raise UserError(
             f"expected {MAP_KEY} with the path of a model file, got it with "
             f"{type(model).__name__}; give it to what loads the model"
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.results import Replica, RunResult
 from nequip_decorr.md.statistics.logrank import LogRank, stratified_log_rank
 from nequip_decorr.md.statistics.score import (
@@ -98,7 +99,7 @@ def compare_runs(
         seed: seed of the bootstrap.
 
     Raises:
-        ValueError: horizon, time step, ensemble or another part of the protocol
+        UserError: horizon, time step, ensemble or another part of the protocol
             differ; a structure is another one; a replica is there twice; or no
             replica is in both.
     """
@@ -143,7 +144,7 @@ def pair_replicas(
     """Replicas with one key (structure, temperature, seed) in both runs.
 
     Raises:
-        ValueError: see :func:`compare_runs`.
+        UserError: see :func:`compare_runs`.
     """
     tables = [
         _by_key(run.replicas, name)
@@ -155,20 +156,20 @@ def pair_replicas(
         if key in tables[1]
     ]
     if not pairs:
-        raise ValueError(
+        raise UserError(
             f"expected replicas of the same structure, temperature and seed in "
             f"{names[0]} and {names[1]}, got none; run both with one protocol"
         )
     for a, b in pairs:
         if not (a.formula == b.formula and a.n_atoms == b.n_atoms):
-            raise ValueError(
+            raise UserError(
                 f"expected the same starting structures, got {a.formula} in {names[0]} "
                 f"and {b.formula} in {names[1]} as structure {a.structure}; run both "
                 "with one file of structures"
             )
         hashes = a.structure_sha256, b.structure_sha256
         if None not in hashes and hashes[0] != hashes[1]:
-            raise ValueError(
+            raise UserError(
                 f"expected the same starting structures, got another {a.formula} in "
                 f"{names[1]} than in {names[0]} as structure {a.structure} (their "
                 "positions, velocities, cells or masses differ); run both with one "
@@ -305,7 +306,7 @@ def _check_same_protocol(
 ) -> None:
     differences = protocol_differences(first, second, names)
     if differences:
-        raise ValueError(
+        raise UserError(
             f"expected runs of one protocol, got {'; '.join(differences)}; run both "
             "with the same protocol file"
         )
@@ -327,7 +328,7 @@ def _by_key(
     table: dict[tuple[int, float, int], Replica] = {}
     for replica in replicas:
         if replica.key in table:
-            raise ValueError(
+            raise UserError(
                 f"expected every structure, temperature and seed once, got structure "
                 f"{replica.structure} at {replica.temperature_K:g} K with seed "
                 f"{replica.seed} twice in {name}; the result file is damaged"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.results import Replica, RunResult
 
 WARM_UP_FRACTION = 0.2
@@ -61,7 +62,7 @@ def fit_drift(
         n_atoms: atoms in the cell.
 
     Raises:
-        ValueError: other lengths, times that do not increase, a value that is not
+        UserError: other lengths, times that do not increase, a value that is not
             finite, or fewer than 20 samples after the warm-up.
     """
     time, total, potential = (
@@ -71,7 +72,7 @@ def fit_drift(
     _check(time, total, potential, n_atoms)
     kept = time >= time[0] + WARM_UP_FRACTION * (time[-1] - time[0])
     if kept.sum() < MIN_SAMPLES:
-        raise ValueError(
+        raise UserError(
             f"expected at least {MIN_SAMPLES} energies after the warm-up, got "
             f"{int(kept.sum())}; record more often or run longer"
         )
@@ -100,7 +101,7 @@ def replica_drift(replica: Replica) -> Drift:
     """Drift of a replica's trace, up to its failure if it failed.
 
     Raises:
-        ValueError: the trace is too short (see :func:`fit_drift`).
+        UserError: the trace is too short (see :func:`fit_drift`).
     """
     trace = replica.trace
     end = replica.failure.time_ps if replica.failure is not None else np.inf
@@ -154,15 +155,15 @@ def _check(
     time: np.ndarray, total: np.ndarray, potential: np.ndarray, n_atoms: int
 ) -> None:
     if not n_atoms > 0:
-        raise ValueError(f"expected at least one atom, got {n_atoms}")
+        raise UserError(f"expected at least one atom, got {n_atoms}")
     if not (time.ndim == 1 and time.shape == total.shape == potential.shape):
-        raise ValueError(
+        raise UserError(
             "expected times and energies of one length, got shapes "
             f"{time.shape}, {total.shape} and {potential.shape}"
         )
     if not (len(time) >= MIN_SAMPLES and np.all(np.diff(time) > 0)):
-        raise ValueError(
+        raise UserError(
             f"expected at least {MIN_SAMPLES} increasing times, got {len(time)}"
         )
     if not (np.isfinite(total).all() and np.isfinite(potential).all()):
-        raise ValueError("expected finite energies; give only the part before failure")
+        raise UserError("expected finite energies; give only the part before failure")

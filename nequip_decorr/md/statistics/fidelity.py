@@ -16,6 +16,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.dynamics.contract import degrees_of_freedom
 from nequip_decorr.md.results import Replica, RunResult, load, save
 from nequip_decorr.md.statistics.drift import WARM_UP_FRACTION
@@ -108,8 +109,8 @@ def measure_fidelity(
         ``notes``: what is missing and why.
 
     Raises:
-        FileNotFoundError: no such reference or trajectory.
-        ValueError: one that cannot be read as what it should be.
+        UserError: no such reference or trajectory.
+        UserError: one that cannot be read as what it should be.
     """
     temperatures: list[dict[str, Any]] = []
     distributions: list[dict[str, Any]] = []
@@ -136,7 +137,7 @@ def add_fidelity(result_path: Path, reference: Path | None) -> RunResult:
     """Measure the fidelity of a finished run and write it into its result file.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`measure_fidelity` and
+        UserError: see :func:`measure_fidelity` and
             :func:`nequip_decorr.md.results.load`.
     """
     result = load(result_path)
@@ -192,11 +193,11 @@ def stable_frames(path: Path, replica: Replica) -> list[Atoms]:
     """Recorded frames of a replica, after the warm-up and before its failure.
 
     Raises:
-        ValueError: a frame without ``time_ps`` in its info.
+        UserError: a frame without ``time_ps`` in its info.
     """
     frames = ase.io.read(path, index=":")
     if not all("time_ps" in atoms.info for atoms in frames):
-        raise ValueError(
+        raise UserError(
             f"expected time_ps in the info of every frame of {path}, got a frame "
             "without; give the trajectory that the run recorded"
         )

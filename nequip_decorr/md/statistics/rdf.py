@@ -13,6 +13,7 @@ from ase import Atoms
 from matscipy.neighbours import neighbour_list
 from scipy.spatial.distance import pdist
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.statistics.score import Array
 from nequip_decorr.paths import split_index
 
@@ -87,11 +88,11 @@ def pair_distributions(
         bin_A: width of a bin, A.
 
     Raises:
-        ValueError: no frames, different formulas among them, or a bin that is no
+        UserError: no frames, different formulas among them, or a bin that is no
             positive part of ``r_max_A``.
     """
     if not 0 < bin_A <= r_max_A:
-        raise ValueError(
+        raise UserError(
             f"expected 0 < bin_A <= r_max_A, got bin_A {bin_A} and r_max_A {r_max_A}"
         )
     _check_alike(frames)
@@ -123,10 +124,10 @@ def distribution_error(
         width_A: width of a bin, A.
 
     Raises:
-        ValueError: the reference says nothing at all: no error is not an error of 0.
+        UserError: the reference says nothing at all: no error is not an error of 0.
     """
     if not np.isfinite(reference).any():
-        raise ValueError(
+        raise UserError(
             f"expected a reference with values in some of the {len(reference)} bins, "
             "got none; give one that covers them"
         )
@@ -156,7 +157,7 @@ def compare_distributions(
             :func:`read_table`, already at the model's bin centres.
 
     Raises:
-        ValueError: nothing in common, g(r) against h(r), other bins, or a reference
+        UserError: nothing in common, g(r) against h(r), other bins, or a reference
             without a value in any of them.
     """
     halves: dict[str, Array] = {}
@@ -164,7 +165,7 @@ def compare_distributions(
         if not (
             reference.kind == model.kind and np.array_equal(reference.r_A, model.r_A)
         ):
-            raise ValueError(
+            raise UserError(
                 f"expected a reference with {model.kind} at the same distances, got "
                 f"{reference.kind}; is one of them not periodic?"
             )
@@ -179,7 +180,7 @@ def compare_distributions(
         means = dict(reference)
     common = [name for name in model.pairs if name in means]
     if not common:
-        raise ValueError(
+        raise UserError(
             f"expected a reference with some of the pairs {', '.join(model.pairs)}, "
             f"got {', '.join(means) or 'none'}"
         )
@@ -222,20 +223,20 @@ def read_table(path: str | Path, r_A: Array) -> dict[str, Array]:
     NaN and not compared.
 
     Raises:
-        ValueError: another first column, a cell that is no number, distances that do
+        UserError: another first column, a cell that is no number, distances that do
             not increase, or a column without a value at any of ``r_A``.
     """
     text = Path(path).read_text(encoding="utf-8").replace(",", " ")
     rows = [line.split() for line in text.splitlines() if line.strip()]
     header = rows[0] if rows else []
     if not (len(header) > 1 and header[0] == "r_A"):
-        raise ValueError(
+        raise UserError(
             f"expected a first line 'r_A, El-El, ...' in {path}, got {header}"
         )
     try:
         values = np.array(rows[1:], dtype=float)
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"expected {len(header)} numbers a line in {path}: {error}"
         ) from None
     if not (
@@ -243,14 +244,14 @@ def read_table(path: str | Path, r_A: Array) -> dict[str, Array]:
         and values.shape[1] == len(header)
         and np.all(np.diff(values[:, 0]) > 0)
     ):
-        raise ValueError(
+        raise UserError(
             f"expected lines of {len(header)} numbers with increasing r_A in {path}"
         )
     table = {}
     for name, column in zip(header[1:], values.T[1:], strict=True):
         at = np.interp(r_A, values[:, 0], column, left=np.nan, right=np.nan)
         if not np.isfinite(at).any():
-            raise ValueError(
+            raise UserError(
                 f"expected values of {name} between {r_A[0]:g} and {r_A[-1]:g} A in "
                 f"{path}, got none there (r_A is from {values[0, 0]:g} to "
                 f"{values[-1, 0]:g}); give r_A in A"
@@ -267,12 +268,12 @@ def read_reference(path: Path) -> PairDistributions | dict[str, Array]:
             trajectory that ase reads (``file@100:`` picks).
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it cannot be read as what its suffix says.
+        UserError: when there is no such file.
+        UserError: when it cannot be read as what its suffix says.
     """
     name, index = split_index(path)
     if not name.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"expected a reference trajectory or table, got {path}, which is not "
             "there; give its path"
         )
@@ -282,7 +283,7 @@ def read_reference(path: Path) -> PairDistributions | dict[str, Array]:
         frames = list(ase.io.iread(name, index or ":", do_not_split_by_at_sign=True))
     except Exception as error:
         text = " ".join(str(error).split()) or "no message"
-        raise ValueError(
+        raise UserError(
             f"expected a reference trajectory that ase reads, or a table (.csv, .dat "
             f"or .txt), got {path} ({type(error).__name__}: {text[:200]}); try "
             f"`ase info {path}`"
@@ -330,14 +331,14 @@ def _distances(atoms: Atoms, elements: list[str], edges: Array) -> dict[str, Arr
 
 def _check_alike(frames: Sequence[Atoms]) -> None:
     if not frames:
-        raise ValueError("expected at least one frame, got none")
+        raise UserError("expected at least one frame, got none")
     first = frames[0]
     for atoms in frames:
         if not (
             np.array_equal(np.sort(atoms.numbers), np.sort(first.numbers))
             and np.array_equal(atoms.pbc, first.pbc)
         ):
-            raise ValueError(
+            raise UserError(
                 "expected frames of one formula, all periodic or none, got "
                 f"{first.get_chemical_formula()} and {atoms.get_chemical_formula()}; "
                 "compare one composition at a time"

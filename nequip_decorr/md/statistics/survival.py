@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.results import Replica
 from nequip_decorr.md.statistics.score import (
     CONFIDENCE,
@@ -104,7 +105,7 @@ def estimate_survival(
         seed: seed of the bootstrap; the same seed gives the same interval.
 
     Raises:
-        ValueError: no replica, or a horizon or a time that is no finite number >= 0.
+        UserError: no replica, or a horizon or a time that is no finite number >= 0.
     """
     time, failed = event_table(replicas, horizon_ps)
     clusters, resampled = cluster_labels(replicas)
@@ -140,14 +141,14 @@ def event_table(
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Times (ps) and whether each ended in a failure, checked; both of shape (n,)."""
     if not 0 < horizon_ps < np.inf:
-        raise ValueError(f"expected a horizon > 0 ps, got {horizon_ps}")
+        raise UserError(f"expected a horizon > 0 ps, got {horizon_ps}")
     if not replicas:
-        raise ValueError("expected at least one replica, got none; run some first")
+        raise UserError("expected at least one replica, got none; run some first")
     time = np.array([r.time_ps for r in replicas], dtype=float)
     good = (time >= 0) & (time < np.inf)
     if not good.all():
         bad = replicas[int(np.argmin(good))]
-        raise ValueError(
+        raise UserError(
             f"expected times >= 0 ps, got {bad.time_ps} in replica {bad.index}; the "
             "result file is damaged"
         )

@@ -11,6 +11,7 @@ import yaml
 from ase.neighborlist import neighbor_list
 from nequip.integrations.ase import NequIPCalculator
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.inspection.measure import inspect_file
 from nequip_decorr.md import Protocol, load_model, results, run_stability
 from nequip_decorr.md.dynamics.engines import loader
@@ -186,7 +187,7 @@ def test_two_elements_of_one_type(checkpoint, hfo2):
 
 
 def test_a_map_is_for_model_files(tmp_path, checkpoint, hfo2):
-    with pytest.raises(ValueError, match="with the path of a model file"):
+    with pytest.raises(UserError, match="with the path of a model file"):
         run_stability(
             load_model(checkpoint),
             hfo2,

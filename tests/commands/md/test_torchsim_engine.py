@@ -11,6 +11,7 @@ import torch
 from ase import Atoms
 from nequip.integrations.ase import NequIPCalculator
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md import Protocol, load_model, run_stability
 from nequip_decorr.md.dynamics import torchsim_engine as engine_torchsim
 from nequip_decorr.md.dynamics.torchsim_model import (
@@ -100,7 +101,7 @@ def test_forces_that_are_not_ases_are_refused(batch_model):
 
     how, model = protocol(), opened(batch_model)
     model.__class__ = Off
-    with pytest.raises(ValueError, match=r"same forces .* got a difference of \S+ eV"):
+    with pytest.raises(UserError, match=r"same forces .* got a difference of \S+ eV"):
         run(model, how, [job(0, structures()[0], how)], Recorder(3))
 
 
@@ -168,7 +169,7 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_been(
 
 @pytest.mark.slow
 def test_a_model_compiled_for_ase_is_refused(tmp_path, compiled, hfo2):
-    with pytest.raises(ValueError, match="`batch` for --engine torchsim"):
+    with pytest.raises(UserError, match="`batch` for --engine torchsim"):
         run_stability(
             compiled, hfo2, Protocol(), output=tmp_path / "run", engine="torchsim"
         )

@@ -11,6 +11,7 @@ from ase import units
 from ase.calculators.lj import LennardJones
 from scipy import stats
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md import Criteria, Protocol, RunStoppedError, run_stability
 from nequip_decorr.md.dynamics import ase_engine as engine_ase
 from nequip_decorr.md.dynamics.contract import ModelBrokenError, OutOfMemoryError
@@ -380,7 +381,7 @@ def test_batches_hold_one_periodicity():
 
 
 def test_an_ase_calculator_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"got LennardJones; use --engine ase") as no:
+    with pytest.raises(UserError, match=r"got LennardJones; use --engine ase") as no:
         run_stability(
             LennardJones(),
             crystal(),

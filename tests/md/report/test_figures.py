@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from matplotlib.patches import Circle
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.report.figures import (
     at_risk,
     distribution_figure,
@@ -189,7 +190,7 @@ def test_hardly_any_neighbourhood(tmp_path, atoms):
 
 @pytest.mark.parametrize("failing", [[], [4], [-1], [0, 4]])
 def test_failing_atoms_must_be_there(failing):
-    with pytest.raises(ValueError, match="between 0 and 3"):
+    with pytest.raises(UserError, match="between 0 and 3"):
         neighbourhood(bulk("Cu", cubic=True), failing)
 
 

@@ -15,6 +15,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from nequip_decorr import plotting as figure
+from nequip_decorr.errors import UserError
 from nequip_decorr.md import Protocol, run_stability
 from nequip_decorr.md.report.html import MAX_PICTURES, render_report, write_report
 from nequip_decorr.md.results import Failure, load, save
@@ -343,21 +344,21 @@ def test_the_page_is_written(real, tmp_path):
 
 def test_a_foreign_file_gives_no_page(tmp_path):
     (tmp_path / "result.json").write_text('{"schema": "other"}')
-    with pytest.raises(ValueError, match="schema"):
+    with pytest.raises(UserError, match="schema"):
         write_report(tmp_path / "result.json", tmp_path / "page.html")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError):
         write_report(tmp_path / "nowhere.json", tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 
 def test_a_run_without_replicas(tmp_path):
-    with pytest.raises(ValueError, match="at least one replica"):
+    with pytest.raises(UserError, match="at least one replica"):
         render_report(replace(run(), replicas=()), tmp_path)
 
 
 def test_without_matplotlib(tmp_path, monkeypatch):
     monkeypatch.setattr(figure, "find_spec", lambda name: None)
-    with pytest.raises(RuntimeError, match=r"nequip-decorr\[plot\]"):
+    with pytest.raises(UserError, match=r"nequip-decorr\[plot\]"):
         render_report(run(), tmp_path)
 
 

@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md import RunStoppedError, results, run_stability
 from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.running.batch import fingerprint
@@ -35,7 +36,7 @@ def test_a_calculator_of_other_parameters_is_not_mixed_in(tmp_path):
     run_stability(first, argon, SHORT, output=tmp_path)
     before = (tmp_path / "result.json").read_bytes()
     second = LennardJones(epsilon=0.011, sigma=3.4, rc=6)
-    with pytest.raises(ValueError, match="choose another --out") as caught:
+    with pytest.raises(UserError, match="choose another --out") as caught:
         run_stability(second, argon, SHORT, output=tmp_path)
     assert "model.energy_eV was" in str(caught.value)
     assert "model.force_norm_eV_per_A was" in str(caught.value)
@@ -46,7 +47,7 @@ def test_springs_are_told_apart_on_sites_without_forces(tmp_path):
     """Also for a run that goes on, and where symmetry makes both fields zero."""
     with pytest.raises(RunStoppedError):
         run_stability(springs(K, 20, "interrupt"), crystal(), SHORT, output=tmp_path)
-    with pytest.raises(ValueError, match=r"model\.energy_eV was"):
+    with pytest.raises(UserError, match=r"model\.energy_eV was"):
         run_stability(springs(1.01 * K), crystal(), SHORT, output=tmp_path)
     assert run_stability(springs(K), crystal(), SHORT, output=tmp_path).complete
 
@@ -70,7 +71,7 @@ def test_the_noise_of_single_precision_is_one_model(tmp_path):
     folder = RunFolder(tmp_path)
     folder.recognise({"energy_eV": -900.0, "force_norm_eV_per_A": 3.0})
     folder.recognise({"energy_eV": -900.001, "force_norm_eV_per_A": 3.00003})
-    with pytest.raises(ValueError, match=r"norm_eV_per_A was 3, is 3\.01"):
+    with pytest.raises(UserError, match=r"norm_eV_per_A was 3, is 3\.01"):
         folder.recognise({"energy_eV": -900.0, "force_norm_eV_per_A": 3.01})
 
 
@@ -129,7 +130,7 @@ def pair(tmp_path, first, second):
 def test_other_structures_of_one_formula_are_refused(tmp_path):
     chain = Atoms("Ar4", positions=[[3.4 * i, 0, 0] for i in range(4)])
     runs = pair(tmp_path, bulk("Ar", cubic=True), chain)
-    with pytest.raises(ValueError, match="got another Ar4 in B than in A"):
+    with pytest.raises(UserError, match="got another Ar4 in B than in A"):
         compare_runs(*runs)
 
 

@@ -9,6 +9,7 @@ from ase import Atoms, units
 from ase.build import bulk
 from ase.constraints import FixAtoms
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md import Criteria, Protocol, run_stability
 from nequip_decorr.md.dynamics.contract import MDState
 from nequip_decorr.md.running.folder import RunFolder
@@ -99,18 +100,18 @@ def test_the_start_is_that_of_the_structure(ensemble):
     ],
 )
 def test_replicas_that_would_be_the_same_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         Protocol(**{"keep_velocities": True, **changes})
     assert "\n" not in str(caught.value)
 
 
 def test_velocities_are_a_part_of_the_run(tmp_path):
     run_stability(springs(), warm(0), SHORT, output=tmp_path)
-    with pytest.raises(ValueError, match="structures"):
+    with pytest.raises(UserError, match="structures"):
         run_stability(springs(), warm(1), SHORT, output=tmp_path)
     random = replace(SHORT, keep_velocities=False)
     with (
-        pytest.raises(ValueError, match="keep_velocities was True, is False"),
+        pytest.raises(UserError, match="keep_velocities was True, is False"),
         pytest.warns(UserWarning, match="velocities of structure 0 are not used"),
     ):
         run_stability(springs(), warm(0), random, output=tmp_path)
@@ -123,11 +124,11 @@ def test_only_runs_of_the_same_velocities_are_compared(tmp_path):
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert compare_runs(a, b).n_pairs == 2
-    with pytest.raises(ValueError, match="positions, velocities, cells or"):
+    with pytest.raises(UserError, match="positions, velocities, cells or"):
         compare_runs(a, other)
     random = replace(SHORT, keep_velocities=False)
     unlike = run_stability(springs(), crystal(), random, output=tmp_path / "d")
-    with pytest.raises(ValueError, match="keep_velocities: True in A, False in B"):
+    with pytest.raises(UserError, match="keep_velocities: True in A, False in B"):
         compare_runs(a, unlike)
 
 
@@ -135,7 +136,7 @@ def test_constraints_are_dropped_only_when_asked(tmp_path):
     held = bulk("Ar", cubic=True)
     held.set_constraint(FixAtoms([0]))
     protocol = Protocol(timestep_fs=2.0, horizon_ps=0.02, replicas=1, criteria=QUIET)
-    with pytest.raises(ValueError, match="--drop-constraints"):
+    with pytest.raises(UserError, match="--drop-constraints"):
         run_stability(Free(), held, protocol, output=tmp_path)
     dropped = replace(protocol, drop_constraints=True)
     with pytest.warns(UserWarning, match="constraints of structure 0 are dropped"):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.statistics.comparison import (
     LOG_RANK_LEVEL,
     MIN_PAIRS,
@@ -413,7 +414,7 @@ def test_few_structures_are_said():
     ids=["horizon", "timestep", "ensemble"],
 )
 def test_another_protocol_is_refused(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         compare_runs(run(), replace(run(), **change))
 
 
@@ -436,25 +437,25 @@ def test_what_is_recorded_may_differ():
 def test_a_setting_that_only_one_has_is_refused():
     first = run()
     second = replace(first, protocol={**first.protocol, "new_setting": 1})
-    with pytest.raises(ValueError, match="new_setting: nothing in A, 1 in B"):
+    with pytest.raises(UserError, match="new_setting: nothing in A, 1 in B"):
         compare_runs(first, second)
 
 
 def test_other_structures_are_refused():
     first = run()
     others = tuple(replace(r, formula="Zr32O64") for r in first.replicas)
-    with pytest.raises(ValueError, match="Hf32O64 in A and Zr32O64 in B"):
+    with pytest.raises(UserError, match="Hf32O64 in A and Zr32O64 in B"):
         compare_runs(first, replace(first, replicas=others))
 
 
 def test_nothing_in_common_is_refused():
     first = run(temperatures_K=(300.0,))
-    with pytest.raises(ValueError, match="got none"):
+    with pytest.raises(UserError, match="got none"):
         compare_runs(first, run(temperatures_K=(600.0,)))
 
 
 def test_a_replica_that_is_there_twice_is_refused():
     first = run()
     twice = replace(first, replicas=(*first.replicas, first.replicas[0]))
-    with pytest.raises(ValueError, match="twice in B"):
+    with pytest.raises(UserError, match="twice in B"):
         compare_runs(first, twice)

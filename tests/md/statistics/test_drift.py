@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.results import Failure, Trace
 from nequip_decorr.md.statistics.drift import fit_drift, replica_drift, run_drift
 from tests.support.synthetic import replica, run
@@ -149,12 +150,12 @@ def test_offset_and_units(slope, offset_eV, stretch):
     ids=["lengths", "backwards", "short", "short-after", "nan-energy", "nan-time"],
 )
 def test_bad_input(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         fit_drift(*change(*series(0.1)), N_ATOMS)
 
 
 def test_no_atoms():
-    with pytest.raises(ValueError, match="at least one atom"):
+    with pytest.raises(UserError, match="at least one atom"):
         fit_drift(*series(0.1), 0)
 
 

@@ -12,6 +12,7 @@ from ase.build import bulk, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.dynamics.contract import degrees_of_freedom
 from nequip_decorr.md.results import Failure, Trace, load, save
 from nequip_decorr.md.statistics.fidelity import (
@@ -118,11 +119,11 @@ def test_order_translation_and_wrapping_do_not_matter(seed, shift):
 
 
 def test_frames_must_be_alike():
-    with pytest.raises(ValueError, match="one formula"):
+    with pytest.raises(UserError, match="one formula"):
         pair_distributions([bulk("Cu"), bulk("Al")])
-    with pytest.raises(ValueError, match="at least one frame"):
+    with pytest.raises(UserError, match="at least one frame"):
         pair_distributions([])
-    with pytest.raises(ValueError, match="bin_A"):
+    with pytest.raises(UserError, match="bin_A"):
         pair_distributions([bulk("Cu")], r_max_A=1.0, bin_A=2.0)
 
 
@@ -138,7 +139,7 @@ def test_error_is_the_integral_of_the_difference():
 
 
 def test_no_reference_is_no_error_of_zero():
-    with pytest.raises(ValueError, match="in some of the 3 bins, got none"):
+    with pytest.raises(UserError, match="in some of the 3 bins, got none"):
         distribution_error(np.ones((2, 3)), np.full(3, np.nan), 0.1)
 
 
@@ -170,7 +171,7 @@ def test_a_distribution_is_no_error_from_itself():
 
 
 def test_periodic_against_molecule():
-    with pytest.raises(ValueError, match="not periodic"):
+    with pytest.raises(UserError, match="not periodic"):
         compare_distributions(
             pair_distributions(rattled(1, 0)), pair_distributions([molecule("H2O")])
         )
@@ -201,7 +202,7 @@ def test_table_is_read_and_interpolated(tmp_path):
 def test_bad_tables(tmp_path, text, message):
     table = tmp_path / "rdf.csv"
     table.write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         read_table(table, np.array([1.0]))
 
 
@@ -367,7 +368,7 @@ def test_several_temperatures_and_one_reference(recorded):
 def test_frames_without_a_time(recorded):
     result, folder, reference = recorded
     ase.io.write(folder / "0.extxyz", bulk("Cu"))
-    with pytest.raises(ValueError, match="time_ps"):
+    with pytest.raises(UserError, match="time_ps"):
         measure_fidelity(result, folder, reference)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.statistics.score import (
     PSEUDO_WEIGHT,
     cluster_labels,
@@ -455,16 +456,16 @@ def test_the_last_step_may_end_past_the_horizon():
 
 @pytest.mark.parametrize("horizon", [0.0, -1.0, float("nan"), float("inf")])
 def test_horizon_must_be_a_time(horizon):
-    with pytest.raises(ValueError, match="horizon > 0"):
+    with pytest.raises(UserError, match="horizon > 0"):
         estimate_survival([replica(0, time_ps=1.0)], horizon)
 
 
 @pytest.mark.parametrize("time", [-1.0, float("nan"), float("inf")])
 def test_times_must_be_times(time):
-    with pytest.raises(ValueError, match="times >= 0"):
+    with pytest.raises(UserError, match="times >= 0"):
         estimate_survival([replace(replica(0, time_ps=1.0), time_ps=time)], TAU)
 
 
 def test_no_replicas():
-    with pytest.raises(ValueError, match="at least one replica"):
+    with pytest.raises(UserError, match="at least one replica"):
         estimate_survival([], TAU)
