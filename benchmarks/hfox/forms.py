@@ -21,8 +21,9 @@ from nequip.data import AtomicDataDict
 from torch import Tensor
 
 from nequip_decorr import EdgeDecorrelation
-from nequip_decorr.correlation.functional import subsample_rows
+from nequip_decorr.correlation.channels import stack_blocks
 from nequip_decorr.correlation.sampled import SampledCorrelation
+from nequip_decorr.correlation.sampling import step_seed, subsample_rows
 
 
 def of_ones(preds: Mapping[str, Tensor]) -> Tensor:
@@ -86,18 +87,24 @@ class OtherForm(SampledCorrelation):
         super().__init__(*args, **options)
         self.explaining, self.value = FORMS[form]
 
-    def _add_batch(self, preds: Mapping[str, Tensor]) -> Tensor:
-        features, weight = self._drawn(preds)
+    def _evaluate(self, preds: Mapping[str, Tensor]) -> Tensor:
+        features, weight = self._draw_rows(preds)
         explaining = self.explaining(preds)
         if weight > 1.0:  # a part was drawn: the same edges of these
             limit = self.max_edges or 0
             explaining = explaining[
-                subsample_rows(len(explaining), limit, self._draw, explaining.device)
+                subsample_rows(
+                    len(explaining),
+                    limit,
+                    step_seed(self.seed, self.step),
+                    explaining.device,
+                )
             ]
-        ((x, _),) = self._stacked(features)
+        (group,) = self._groups
+        x = stack_blocks(features, group, self._draw_channels(explaining.device))
         z = residual(x, explaining)
         cov = torch.einsum("nlc,nld->lcd", z, z) / len(z)
-        value = self._over_layers([self.value(cov.double())])
+        value = (self.value(cov.double()) * self._weights).sum()
         edges = len(x) * weight
         self.value_sum = self.value_sum + edges * value.detach()
         self.edges = self.edges + edges

@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from nequip_decorr.inspection.figure import save_figure
 from nequip_decorr.md.results import write_atomic
+from nequip_decorr.plotting import save_figure
 
 from . import analysis as a
 from .analysis import Estimate, Record

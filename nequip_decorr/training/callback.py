@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from nequip_decorr import __version__
-from nequip_decorr._validation import is_whole, plain
+from nequip_decorr._validation import as_list, is_whole, plain
 from nequip_decorr.correlation.functional import VARIANCE_FLOOR
 from nequip_decorr.correlation.pooled import EdgeCorrelation
 from nequip_decorr.correlation.sampled import (
@@ -214,8 +214,10 @@ class EdgeDecorrelation(Callback):
         self.features = features
         self.field = field
         self.layer_dim = layer_dim
+        self._layers = as_list("layers", layers)
+        if self._layers is not None and not all(map(is_whole, self._layers)):
+            raise UserError(f"expected whole numbers as `layers`, got {layers}")
         self._metric_options: dict[str, Any] = {
-            "layers": layers,
             "layer_weights": layer_weights,
             "penalty": penalty,
             "variance_floor": variance_floor,
@@ -262,11 +264,14 @@ class EdgeDecorrelation(Callback):
         self._names = frozenset(names)
         model = nequip_internals.sole_model(pl_module)
         self._found = find_features(model, self.features, self.field, self.layer_dim)
-        check_layers(
-            self._found,
-            self._metric_options["layers"],
-            self._metric_options["layer_weights"],
-        )
+        given = self._metric_options["layer_weights"]
+        check_layers(self._found, self._layers, given)
+        if self._layers is not None:
+            weights = [0.0] * self._found.layers
+            for i, layer in enumerate(self._layers):
+                weights[layer] = 1.0 if given is None else given[i]
+            self._metric_options["layer_weights"] = weights
+            self._layers = None
         # in every stage, since the first that calls the model may compile it
         self._untap()
         self._taps = tap(model, self._found)

@@ -10,8 +10,8 @@ from scipy import stats
 
 from benchmarks.hfox.forms import FORMS, OtherForm
 from nequip_decorr.correlation.channels import scalar_blocks
-from nequip_decorr.correlation.functional import subsample_rows
 from nequip_decorr.correlation.sampled import SampledCorrelation
+from nequip_decorr.correlation.sampling import step_seed, subsample_rows
 
 EDGES, CHANNELS, LAYERS = 500, 6, 2
 
@@ -119,7 +119,7 @@ def test_the_edges_that_are_drawn_have_their_own_regressors(
     form: str, preds: dict[str, torch.Tensor]
 ) -> None:
     drawn = metric(form, max_edges=60)
-    rows = subsample_rows(EDGES, 60, drawn._draw)
+    rows = subsample_rows(EDGES, 60, step_seed(drawn.seed, drawn.step))
     part = {
         key: value[:, rows] if key == AtomicDataDict.EDGE_TYPE_KEY else value[rows]
         for key, value in preds.items()
