@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     require_intact(args.data)
     # models of grids share names, and those of the cpu grid are in the repository
     outputs = ROOT / "outputs" / f"evidence-{args.grid}"
-    args.out = args.out or (HERE if args.grid == "cpu" else outputs)
+    args.out = args.out or (HERE / "results" if args.grid == "cpu" else outputs)
     args.work = (args.work or outputs / "work").resolve()
     args.data = args.data.resolve()
     records = args.out / "records"
