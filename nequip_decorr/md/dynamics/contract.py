@@ -42,9 +42,9 @@ starts at zero (:func:`conserves_momentum`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,9 +63,34 @@ class OutOfMemoryError(RuntimeError):
     """The model needs more memory than there is."""
 
 
+class System(NamedTuple):
+    """A structure (numbers, masses, cell, periodicity) and its positions, (N, 3)."""
+
+    atoms: Atoms
+    positions_A: Array
+
+
+class Forces(NamedTuple):
+    """Energy in eV and forces in eV/A, (N, 3), of one structure."""
+
+    energy_eV: float
+    forces_eV_per_A: Array
+
+
+class ForceProvider(Protocol):
+    """Where an engine gets energies and forces from."""
+
+    def __call__(self, systems: Sequence[System]) -> list[Forces | Exception]:
+        """Energy and forces of each structure, or what the model raises on it.
+
+        An exception belongs to its structure alone: the others have their forces, and
+        the next call is as if it had not happened.
+        """
+
+
 @dataclass(frozen=True)
 class MDState:
-    """All that decides how a replica goes on.
+    """All that decides how a replica continues.
 
     Attributes:
         step: steps taken.
@@ -133,9 +158,6 @@ class Observer(Protocol):
 
 class Engine(Protocol):
     """Moves replicas; built for one model, ensemble and time step."""
-
-    #: whether jobs are best handed over all at once
-    batched: bool
 
     def run(self, jobs: Iterable[Job], observer: Observer) -> None:
         """Move the jobs until the observer has let go of each."""
