@@ -99,7 +99,7 @@ def test_no_permission(tmp_path):
         "if os.getuid() == 0: os.setuid(65534)\n"
         "for path in ('new.json', 'old.json'):\n"
         "    try: check_output_file(path)\n"
-        "    except PermissionError as error: print(error)\n"
+        "    except ValueError as error: print(error)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False

@@ -19,7 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.spatial import cKDTree
 
-from nequip_decorr.md.dynamics.contract import Array
+from nequip_decorr.md.frames import Array
 
 Indices = NDArray[np.int64]
 

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, cast
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.dynamics.contract import Engine
 from nequip_decorr.md.models import Loader
-from nequip_decorr.md.protocol import Protocol, nearest_name
+from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.wording import nearest_name
 
 
 class Kind(NamedTuple):

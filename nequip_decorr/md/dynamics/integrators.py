@@ -15,15 +15,9 @@ import numpy as np
 from ase import units
 from ase.md.nose_hoover_chain import NoseHooverChainThermostat
 
-from nequip_decorr.md.dynamics.contract import (
-    Array,
-    Frame,
-    Job,
-    MDState,
-    System,
-    degrees_of_freedom,
-)
-from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.md.dynamics.contract import Job, MDState, System
+from nequip_decorr.md.frames import Array, Frame
+from nequip_decorr.md.protocol import Protocol, degrees_of_freedom
 
 
 class Walker:

@@ -16,7 +16,8 @@ from nequip.data import AtomicDataDict
 from nequip.integrations.ase import NequIPCalculator
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.dynamics.contract import Array, Forces, System
+from nequip_decorr.md.dynamics.contract import Forces, System
+from nequip_decorr.md.frames import Array
 
 with warnings.catch_warnings():
     # torch-sim imports vesin by a name that vesin is about to drop

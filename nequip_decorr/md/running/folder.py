@@ -34,7 +34,10 @@ from ase import Atoms
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
-from nequip_decorr.md.dynamics.contract import Array, MDState
+from nequip_decorr.md.dynamics.contract import MDState
+from nequip_decorr.md.files import write_atomic
+from nequip_decorr.md.frames import Array
+from nequip_decorr.md.nested import flat
 
 #: Two fingerprints closer than this are of one model: in single precision, and on a
 #: GPU, the same model says not quite the same twice.
@@ -89,7 +92,7 @@ class RunFolder:
                     json.loads(manifest.read_text(encoding="utf-8")), identity
                 )
             else:
-                results.write_atomic(manifest, json.dumps(identity, indent=1))
+                write_atomic(manifest, json.dumps(identity, indent=1))
             yield
 
     def _made(self) -> IO[str]:
@@ -121,7 +124,7 @@ class RunFolder:
         """
         path = self.path / "fingerprint.json"
         if not path.exists():
-            results.write_atomic(path, json.dumps(fingerprint, indent=1))
+            write_atomic(path, json.dumps(fingerprint, indent=1))
             return
         before = json.loads(path.read_text(encoding="utf-8"))
         self._refuse(
@@ -147,7 +150,7 @@ class RunFolder:
     def finish(self, replica: results.Replica) -> None:
         """Keep a replica that has ended; its state goes."""
         text = json.dumps(results.replica_to_dict(replica), allow_nan=False)
-        results.write_atomic(self._replica(replica.index), text)
+        write_atomic(self._replica(replica.index), text)
         self._state(replica.index).unlink(missing_ok=True)
 
     def save(self, index: int, saved: Saved) -> None:
@@ -176,13 +179,7 @@ class RunFolder:
         }
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
-        path = self._state(index)
-        temporary = path.with_name(path.name + ".part")
-        try:
-            temporary.write_bytes(buffer.getvalue())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomic(self._state(index), buffer.getvalue(), durable=False)
 
     def saved(self, index: int) -> Saved | None:
         """Where a replica stands, None when nothing (readable) is kept."""
@@ -228,7 +225,7 @@ class RunFolder:
     def keep_frame(self, index: int, atoms: Atoms) -> str:
         """Keep the last good frame; its path, relative to the result file."""
         path = self.path / "frames" / f"{index:04d}_last_good.extxyz"
-        results.write_atomic(path, frame_text(atoms))
+        write_atomic(path, frame_text(atoms))
         return str(path.relative_to(self.path))
 
     def _replica(self, index: int) -> Path:
@@ -264,15 +261,12 @@ def frame_text(atoms: Atoms) -> str:
     return buffer.getvalue()
 
 
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What changed between two documents of plain types, one line each."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        lines = []
-        for key in sorted(before.keys() | now.keys()):
-            inner = f"{name}.{key}" if name else key
-            lines += differences(before.get(key), now.get(key), inner)
-        return lines
-    if before == now:
-        return []
-    line = f"{name} was {before}, is {now}"
-    return [line if len(line) < 160 else f"{name} differs"]
+    old, new = flat(before), flat(now)
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            line = f"{name} was {old.get(name)}, is {new.get(name)}"
+            lines.append(line if len(line) < 160 else f"{name} differs")
+    return lines

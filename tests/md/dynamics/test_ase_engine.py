@@ -12,8 +12,8 @@ from nequip_decorr.md import Criteria
 from nequip_decorr.md.criteria.monitor import Watch
 from nequip_decorr.md.criteria.warmth import warmth
 from nequip_decorr.md.dynamics import engines
-from nequip_decorr.md.dynamics.contract import Job, MDState, degrees_of_freedom
-from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.md.dynamics.contract import Job, MDState
+from nequip_decorr.md.protocol import Protocol, degrees_of_freedom
 from nequip_decorr.md.structures import start_momenta
 from tests.support.batched import CUTOFF_A, EPSILON_EV, SIGMA_A, agree, argon
 from tests.support.oracle import ase_path
