@@ -24,7 +24,7 @@ for name in [name for name in os.environ if name.startswith("SLURM_")]:
 
 @pytest.fixture
 def one_thread():
-    """As a run has it: sums depend on how many threads share them."""
+    """As an MD run has it: sums depend on how many threads share them."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
