@@ -148,7 +148,7 @@ def smallest_height_A(atoms: Atoms) -> float:
     """Smallest distance between opposite faces of the cell that are periodic."""
     if not atoms.pbc.any():
         return float("inf")
-    heights = 1 / np.linalg.norm(np.linalg.inv(atoms.cell.complete().array), axis=0)
+    heights = 1 / atoms.cell.complete().reciprocal().lengths()
     return float(heights[atoms.pbc].min())
 
 

@@ -17,7 +17,6 @@ starts again, on the same path.
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import math
@@ -26,11 +25,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import ase.io
 import numpy as np
 from ase import Atoms
+from filelock import FileLock, Timeout
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
@@ -78,15 +78,16 @@ class RunFolder:
 
     @contextmanager
     def held(self, identity: Mapping[str, Any]) -> Iterator[None]:
-        """Hold the folder for this run, alone.
+        """Keep other processes out of the folder while this run is in it.
 
         Raises:
-            UserError: when another run is in it; says what differs.
-            OSError: when a live process works in it, or it cannot be written.
+            UserError: when another run is in it (says what differs), a live process
+                works in it, or it cannot be written.
         """
         manifest = self.path / "run.json"
-        with self._made() as lock:
-            self._take(lock)
+        self._make()
+        lock = self._taken()
+        try:
             if manifest.exists():
                 self._compare(
                     json.loads(manifest.read_text(encoding="utf-8")), identity
@@ -94,9 +95,11 @@ class RunFolder:
             else:
                 write_atomic(manifest, json.dumps(identity, indent=1))
             yield
+        finally:
+            lock.release()
 
-    def _made(self) -> IO[str]:
-        """Make the folder what it is to be; the open file of its lock."""
+    def _make(self) -> None:
+        """Make the folder and those in it, unless it is in use for something else."""
         # a run killed as it began has left some of these and no manifest
         ours = {"replicas", "state", "frames", "lock", "run.json", "run.json.part"}
         try:
@@ -109,12 +112,28 @@ class RunFolder:
                 )
             for name in ("replicas", "state", "frames"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            return (self.path / "lock").open("w", encoding="utf-8")
         except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(
+            f"expected a folder for the run that can be written, got {self.path} "
+            f"({error.strerror or error}); choose another --out"
+        )
+
+    def _taken(self) -> FileLock:
+        """The folder's lock; the system releases it when the process dies."""
+        lock = FileLock(self.path / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
             raise UserError(
-                f"expected a folder for the run that can be written, got {self.path} "
-                f"({error.strerror}); choose another --out"
+                f"another process is running in {self.path}; wait for it or choose "
+                "another --out"
             ) from error
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return lock
 
     def recognise(self, fingerprint: Mapping[str, float]) -> None:
         """Keep what the model says of the first structure, or compare it.
@@ -243,15 +262,6 @@ class RunFolder:
                 f"expected the run that {self.path} holds, got another "
                 f"({'; '.join(changes)}); choose another --out, or run it as before"
             )
-
-    def _take(self, lock: IO[str]) -> None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"expected {self.path} to be free, got one that another process is "
-                "running in; wait for it or choose another --out"
-            ) from error
 
 
 def frame_text(atoms: Atoms) -> str:
