@@ -14,7 +14,7 @@ from rich.console import Console
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.dynamics.engines import ENGINES
 from nequip_decorr.md.models import model_stem
-from nequip_decorr.md.presets import PRESETS, preset
+from nequip_decorr.md.presets import PRESETS, preset, read_protocol
 from nequip_decorr.md.protocol import ENSEMBLES, Protocol
 from nequip_decorr.md.report.html import write_report
 from nequip_decorr.md.report.terminal import print_summary
@@ -148,7 +148,7 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
             "write `preset: NAME` into the file instead"
         )
     base = (
-        Protocol.from_yaml(args.protocol)
+        read_protocol(args.protocol)
         if args.protocol
         else preset(args.preset or "solid")
     )

@@ -8,12 +8,12 @@ names: ps, fs, K, eV, Angstrom.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nequip_decorr.errors import UserError
+from nequip_decorr.md.files import write_atomic
 
 SCHEMA = "nequip_decorr.md/1"
 
@@ -151,24 +151,6 @@ class RunResult:
     schema: str = SCHEMA
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` by way of a new file, so that nothing is lost.
-
-    Raises:
-        OSError: when the disk is full or the folder is not writable; ``path`` then
-            still holds what it held before.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def replica_to_dict(replica: Replica) -> dict[str, Any]:
     """Plain-type form of one replica, as it stands in the result file."""
     return asdict(replica)
@@ -189,7 +171,7 @@ def replica_from_dict(data: dict[str, Any]) -> Replica:
 
 
 def save(result: RunResult, path: str | Path) -> None:
-    """Write a result file (see :func:`write_atomic` for what a full disk does)."""
+    """Write a result file (see :func:`~nequip_decorr.md.files.write_atomic`)."""
     write_atomic(Path(path), json.dumps(asdict(result), indent=1, allow_nan=False))
 
 
@@ -201,10 +183,14 @@ def load(path: str | Path) -> RunResult:
         UserError: when there is no such file.
     """
     path = Path(path)
-    text = path.read_text(encoding="utf-8")
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"expected a result file of `nequip-decorr md`, got {path}, which cannot "
+            f"be read ({error.strerror}); check the path"
+        ) from error
+    except ValueError as error:
         raise UserError(
             f"expected a result file of `nequip-decorr md`, got {path} which is not "
             f"JSON ({error}); give the .json file that the run wrote"

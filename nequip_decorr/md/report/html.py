@@ -14,13 +14,15 @@ import jinja2
 import numpy as np
 
 from nequip_decorr import __version__
+from nequip_decorr.md.files import write_atomic
+from nequip_decorr.md.nested import flat
 from nequip_decorr.md.report.figures import (
     distribution_figure,
     survival_figure,
     traces_figure,
 )
 from nequip_decorr.md.report.snapshot import MAX_FAILING, neighbourhood_figure
-from nequip_decorr.md.results import Failure, Replica, RunResult, load, write_atomic
+from nequip_decorr.md.results import Failure, Replica, RunResult, load
 from nequip_decorr.md.statistics.drift import Drift, run_drift
 from nequip_decorr.md.statistics.score import Interval
 from nequip_decorr.md.statistics.survival import (
@@ -94,8 +96,8 @@ def render_report(result: RunResult, folder: Path) -> str:
         failures=_failures(result, folder),
         fidelity=_fidelity(result.fidelity),
         replicas=[_replica_row(r) for r in result.replicas],
-        protocol=_flat(result.protocol),
-        provenance=_flat({"model": result.model, "machine": result.machine}),
+        protocol=_rows(result.protocol),
+        provenance=_rows({"model": result.model, "machine": result.machine}),
         schema=result.schema,
     )
 
@@ -309,16 +311,14 @@ def _replica_row(replica: Replica) -> dict[str, Any]:
     }
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            rows.append((prefix + key, ", ".join(map(str, value))))
-        else:
-            rows.append((prefix + key, "-" if value is None else str(value)))
-    return rows
+def _rows(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, _shown(value)) for name, value in flat(settings).items()]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "-" if value is None else str(value)
 
 
 def _number(value: float | None, style: str) -> str:

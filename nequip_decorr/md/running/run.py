@@ -15,7 +15,6 @@ from rich.console import Console
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
 from nequip_decorr.md.dynamics import engines
-from nequip_decorr.md.dynamics.contract import Engine
 from nequip_decorr.md.models import ModelHandle, calculator_model, load_model
 from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.running.batch import (
@@ -252,8 +251,7 @@ class _Run:
         return result
 
     def _run(self, pending: list[Plan], work: Work) -> Stop | None:
-        engine: Engine = engines.build(self.engine, work.model, self.protocol)
-        n_batches = self.processes if engine.batched else len(pending)
+        n_batches = self.processes if engines.batched(self.engine) else len(pending)
         batches = [pending[i::n_batches] for i in range(min(n_batches, len(pending)))]
         if self.processes > 1 and self.handle.open is not None:
             return run_in_processes(

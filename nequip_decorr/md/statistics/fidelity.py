@@ -17,7 +17,8 @@ import numpy as np
 from ase import Atoms
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.dynamics.contract import degrees_of_freedom
+from nequip_decorr.md.frames import Array
+from nequip_decorr.md.protocol import degrees_of_freedom
 from nequip_decorr.md.results import Replica, RunResult, load, save
 from nequip_decorr.md.statistics.drift import WARM_UP_FRACTION
 from nequip_decorr.md.statistics.rdf import (
@@ -27,7 +28,6 @@ from nequip_decorr.md.statistics.rdf import (
     partial_cover,
     read_reference,
 )
-from nequip_decorr.md.statistics.score import Array
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.dynamics.contract import degrees_of_freedom
+from nequip_decorr.md.protocol import degrees_of_freedom
 from nequip_decorr.md.results import Failure, Trace, load, save
 from nequip_decorr.md.statistics.fidelity import (
     add_fidelity,
