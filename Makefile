@@ -2,7 +2,7 @@
 # make evidence     the benchmark on hafnium oxide (10 core-hours; goes on where it stopped;
 #                   GRID=gpu for larger models), make evidence-small a part in 20 minutes
 # make test         all tests (make test-fast leaves out the slow ones)
-# make overhead     cost of the term in training steps, into benchmarks/overhead.md
+# make overhead     cost of the term in training steps, into benchmarks/cost/results
 # make lint         formatting, lint, types, layering
 #
 # VENV=/some/folder puts the environment elsewhere. It has to be elsewhere when the path of
@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 quickstart: $(VENV)/installed
-	$(BIN)/python benchmarks/quickstart.py
+	$(BIN)/python -m benchmarks.quickstart
 
 GRID ?= cpu
 
@@ -34,7 +34,7 @@ evidence-small: $(VENV)/installed
 	$(BIN)/python -m benchmarks.hfox.evidence --grid small
 
 overhead: $(VENV)/installed
-	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python -m benchmarks.cost.training
 
 test: $(VENV)/installed
 	$(BIN)/pytest -n 2 --dist loadscope
@@ -60,4 +60,4 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv quickstart outputs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv outputs .pytest_cache .mypy_cache .ruff_cache

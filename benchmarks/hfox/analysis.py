@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from nequip_decorr.errors import UserError
+
 from .models import BORROWED, CONTROLS, DECORRELATED
 from .pipeline import TIMESTEP_FS
 
@@ -237,7 +239,7 @@ def rank_correlation(
         columns = [[q(r) for r in models] for q in (first, second, *given)]
         found.append(_partial(*(stats.rankdata(c) for c in columns)))
     if not found:
-        raise ValueError("expected a seed with four models or more, got none")
+        raise UserError("expected a seed with four models or more, got none")
     z = over_seeds(np.arctanh(np.clip(found, -0.999, 0.999)).tolist())
     low, value, high = np.tanh([z.low, z.value, z.high])
     return Estimate(float(value), float(low), float(high), z.seeds)
@@ -287,5 +289,5 @@ def best_variant(records: Sequence[Record]) -> str:
         if (estimate := paired(records, variant, log_time)) is not None
     }
     if not found:
-        raise ValueError("expected records of decorrelated models, got none")
+        raise UserError("expected records of decorrelated models, got none")
     return max(found, key=found.__getitem__)

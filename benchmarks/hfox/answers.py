@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from nequip_decorr.errors import UserError
+
 from . import analysis as a
 from .analysis import Estimate, Record
 from .figures import CONDITION_NAMES
@@ -273,7 +275,7 @@ def _relation(records: Sequence[Record]) -> list[Answer]:
     for question, (name, of, words) in questions.items():
         try:
             rank = a.rank_correlation(*of)
-        except ValueError:
+        except UserError:
             continue  # too few models so far
         said = direction(rank, *words, none=0.0)
         sentence = f"{name} {in_words(rank)}: {said}."

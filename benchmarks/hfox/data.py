@@ -29,6 +29,8 @@ from ase.optimize import FIRE
 from ase.spacegroup import crystal
 from rich.progress import track
 
+from nequip_decorr.errors import UserError
+
 DATA = Path(__file__).parent / "data"
 CHECKSUMS = "SHA256SUMS"
 TIMESTEP_FS = 2.0
@@ -228,7 +230,7 @@ def checksums(folder: Path) -> str:
 def require_intact(folder: Path = DATA) -> None:
     """Raise unless the files are those that the checksums were made of."""
     if (folder / CHECKSUMS).read_text() != checksums(folder):
-        raise ValueError(
+        raise UserError(
             f"expected the data in {folder} to match {CHECKSUMS}, got other bytes; "
             "restore them, or make them again with `python -m benchmarks.hfox.data`"
         )

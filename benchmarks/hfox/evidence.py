@@ -32,6 +32,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.results import write_atomic
 
 from .analysis import load_records
@@ -77,7 +78,7 @@ def missing(jobs: list[Job], records: Path) -> list[Job]:
     """Jobs without a record.
 
     Raises:
-        ValueError: when a record of the same name is of another grid.
+        UserError: when a record of the same name is of another grid.
     """
     left = []
     for job in jobs:
@@ -85,7 +86,7 @@ def missing(jobs: list[Job], records: Path) -> list[Job]:
         if not path.exists():
             left.append(job)
         elif (found := json.loads(path.read_text())["overrides"]) != [*job.overrides]:
-            raise ValueError(
+            raise UserError(
                 f"expected {path} to be of a model with {[*job.overrides]}, got one "
                 f"with {found}; remove it, or give another --out"
             )
@@ -145,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     require_intact(args.data)
     # models of grids share names, and those of the cpu grid are in the repository
     outputs = ROOT / "outputs" / f"evidence-{args.grid}"
-    args.out = args.out or (HERE if args.grid == "cpu" else outputs)
+    args.out = args.out or (HERE / "results" if args.grid == "cpu" else outputs)
     args.work = (args.work or outputs / "work").resolve()
     args.data = args.data.resolve()
     records = args.out / "records"

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from overhead_models import (
+from torch.profiler import ProfilerActivity, profile
+
+from .models import (
     OFF,
     ON,
     Stop,
@@ -17,7 +19,6 @@ from overhead_models import (
     trainer_for,
     training_module,
 )
-from torch.profiler import ProfilerActivity, profile
 
 #: Steps of each kind; the first of them allocate what stays.
 STEPS = 3

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from nequip.data import AtomicDataDict
 from nequip.utils.global_state import set_global_state
-from overhead_models import (
+
+from .models import (
     OFF,
     ON,
     Clock,

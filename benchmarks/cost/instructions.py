@@ -23,7 +23,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from nequip.data import AtomicDataDict
 from nequip.utils.global_state import set_global_state
-from overhead_models import (
+
+from nequip_decorr.correlation.channels import scalar_blocks
+from nequip_decorr.correlation.sampled import SampledCorrelation
+
+from .models import (
     EVERY_N_STEPS,
     FOURTH,
     OFF,
@@ -33,9 +37,6 @@ from overhead_models import (
     trainer_for,
     training_module,
 )
-
-from nequip_decorr.correlation.channels import scalar_blocks
-from nequip_decorr.correlation.sampled import SampledCorrelation
 
 #: Of whole steps, four each; the first of both kinds allocate what stays, and are not
 #: counted.
@@ -53,7 +54,7 @@ def run(*arguments: str) -> list[dict[str, Any]]:
         done = subprocess.run(
             [
                 *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--quiet"),
-                *(f"--callgrind-out-file={counts}", sys.executable, __file__),
+                *(f"--callgrind-out-file={counts}", sys.executable, "-m", __name__),
                 *("--counts", counts, *arguments),
             ],
             check=True,

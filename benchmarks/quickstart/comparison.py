@@ -26,7 +26,7 @@ from nequip_decorr.inspection.figure import correlation_figure, save_figure
 from nequip_decorr.inspection.measure import inspect_file
 from nequip_decorr.inspection.result import Inspection
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 BIN = Path(sys.executable).parent
 FLAGS = {"with": ("+nequip_decorr=constant",), "without": ()}
@@ -149,7 +149,7 @@ def run_md(folders: dict[str, Path], horizon_ps: float, replicas: int) -> list[P
 def main() -> None:
     """Run everything; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "quickstart")
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "quickstart")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--horizon-ps", type=float, default=1.0)
     parser.add_argument("--replicas", type=int, default=2)
@@ -174,7 +174,3 @@ def main() -> None:
     for name, result in zip(folders, results, strict=True):
         console.print(f"Report of the model {name} the flag: {result / 'report.html'}")
     console.print(f"Survival as a picture: {curves}")
-
-
-if __name__ == "__main__":
-    main()

@@ -26,7 +26,7 @@ from scipy import stats
 from nequip_decorr import EdgeDecorrelation, __version__
 from nequip_decorr.training import nequip_internals
 
-FRAMES = Path(__file__).parents[1] / "configs" / "data" / "hfo2_train.extxyz"
+FRAMES = Path(__file__).parents[2] / "configs" / "data" / "hfo2_train.extxyz"
 TYPES = ["Hf", "O"]
 COEFFICIENT = 0.3
 R_MAX = 4.0

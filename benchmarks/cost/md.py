@@ -1,6 +1,6 @@
 """What ``nequip-decorr md`` costs, and which way of running it is the fastest.
 
-    python benchmarks/md_throughput.py CHECKPOINT
+    python -m benchmarks.cost.md CHECKPOINT
 
 1. What is done about each step beside moving the atoms - criteria, records, saved
    states, the progress bar - as a share of the model's own time, at 96 atoms
@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from md_overhead import TEMPERATURE_K, WARM_UP_STEPS, Share, overhead, structure
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +36,9 @@ from nequip_decorr.md.dynamics import engines
 from nequip_decorr.md.dynamics.contract import Frame, Job, MDState
 from nequip_decorr.md.running.replica import Plan, start_state, watch
 
-ROOT = Path(__file__).resolve().parent.parent
+from .md_overhead import TEMPERATURE_K, WARM_UP_STEPS, Share, overhead, structure
+
+RESULT = Path(__file__).parent / "results" / "md.md"
 PACKAGES = ("nequip-decorr", "nequip", "nequip-allegro", "torch", "ase", "numpy")
 #: largest share of the model's time that all else may take
 BOUND = 0.05
@@ -270,7 +271,7 @@ def main() -> None:
     add("--rounds", type=int, default=3, help="measurements of each")
     add("--processes", type=int, default=os.cpu_count() or 1)
     add("--batches", type=int, nargs="+", default=[1, 4, 16])
-    add("--out", type=Path, default=ROOT / "benchmarks" / "md_throughput.md")
+    add("--out", type=Path, default=RESULT)
     args = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -329,7 +330,7 @@ def main() -> None:
         "Shares: median over parts of one run, with the 95 % interval of the median. "
         f"ns/day: HfO2 at {TEMPERATURE_K:g} K, 1 fs, {args.seconds:g} s each, median "
         f"of {args.rounds}; speed-up over one ase process. Made by "
-        "`python benchmarks/md_throughput.py`."
+        "`python -m benchmarks.cost.md`."
     )
     args.out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     console.print(f"written: {args.out}")

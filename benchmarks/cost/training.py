@@ -7,7 +7,8 @@ same machine. Reports, for each case, the median of the ratios of neighbouring s
 alone the number of instructions, which do not depend on what else the machine does.
 
 A step is what Lightning does for one batch: hooks, forward, loss, backward, optimizer.
-Each section replaces its own part of ``overhead.md``, so that one can be run alone.
+Each section replaces its own part of ``results/training.md``, so that one can be run
+alone.
 """
 
 from __future__ import annotations
@@ -30,10 +31,16 @@ import numpy as np
 import torch
 from nequip.data import AtomicDataDict
 from nequip.utils.global_state import set_global_state
-from overhead_instructions import REPEATS
-from overhead_instructions import run as count
-from overhead_memory import peaks
-from overhead_models import (
+from rich.console import Console
+
+from nequip_decorr import EdgeCorrelation
+from nequip_decorr.training import nequip_internals
+from nequip_decorr.training.features import find_features, tap
+
+from .instructions import REPEATS
+from .instructions import run as count
+from .memory import peaks
+from .models import (
     EVERY_N_STEPS,
     FOURTH,
     MODELS,
@@ -49,13 +56,8 @@ from overhead_models import (
     trainer_for,
     training_module,
 )
-from rich.console import Console
 
-from nequip_decorr import EdgeCorrelation
-from nequip_decorr.training import nequip_internals
-from nequip_decorr.training.features import find_features, tap
-
-HERE = Path(__file__).parent
+RESULT = Path(__file__).parent / "results" / "training.md"
 TITLE = "# Cost of the decorrelation term\n"
 console = Console()
 
@@ -236,7 +238,7 @@ def ranks_section(args: argparse.Namespace) -> list[str]:
             done = subprocess.run(
                 [
                     sys.executable,
-                    str(HERE / "overhead_ranks.py"),
+                    *("-m", "benchmarks.cost.ranks"),
                     *("--model", name, "--ranks", str(ranks)),
                     *("--edges", str(edges), "--pairs", str(pairs)),
                 ],
@@ -291,7 +293,7 @@ def main() -> None:
     parser.add_argument("--max-edges", type=int, help="of steps, not the default")
     parser.add_argument("--tf32", action="store_true")
     parser.add_argument("--quick", action="store_true", help="a few minutes, eager")
-    parser.add_argument("--out", type=Path, default=HERE / "overhead.md")
+    parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     if args.quick:
         args.modes, args.edges, args.seconds = ["eager"], [4000], 8.0
