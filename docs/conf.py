@@ -6,10 +6,13 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(DOCS)]
+
+import evidence_tables  # noqa: E402
 
 import nequip_decorr  # noqa: E402
 
@@ -24,7 +27,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
 ]
-exclude_patterns = ["_build", "options.md"]  # configuration.md includes the latter
+exclude_patterns = ["_build", "_generated", "options.md"]  # pages include these
 
 html_theme = "furo"
 html_title = f"nequip-decorr {release}"
@@ -37,7 +40,7 @@ myst_enable_extensions = ["deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 
 nb_execution_mode = "force"
-nb_execution_timeout = 300
+nb_execution_timeout = 900  # a cell; all of them take two minutes on two free cores
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
@@ -78,6 +81,22 @@ def collect() -> None:
             elif path.suffix == ".md":
                 text = relocate(path.read_text(encoding="utf-8"), f"benchmarks/{name}")
                 (target / path.name).write_text(text, encoding="utf-8")
+    records = ROOT / "benchmarks" / "hfox" / "results" / "records"
+    evidence_tables.write(records, GENERATED / "hfox")
+    options = DOCS / "options.md"
+    text = options.read_text(encoding="utf-8") if options.exists() else ""
+    (GENERATED / "options.md").write_text(text, encoding="utf-8")
 
 
 collect()
+
+
+def escape_bars(*arguments: Any) -> None:
+    """|rho| in a docstring is an absolute value, not a substitution of reST."""
+    lines = arguments[-1]
+    lines[:] = [re.sub(r"(?<![\\`|])\|(\w+)\|", r"\|\1\|", line) for line in lines]
+
+
+def setup(app: Any) -> None:
+    """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", escape_bars)
