@@ -22,7 +22,7 @@ from nequip_decorr.md.report.figures import (
     traces_figure,
 )
 from nequip_decorr.md.report.snapshot import MAX_FAILING, neighbourhood_figure
-from nequip_decorr.md.results import Failure, Replica, RunResult, load
+from nequip_decorr.md.results import SCHEMA, Failure, Replica, RunResult
 from nequip_decorr.md.statistics.drift import Drift, run_drift
 from nequip_decorr.md.statistics.score import Interval
 from nequip_decorr.md.statistics.survival import (
@@ -44,22 +44,20 @@ MAX_CURVES = 5
 LAMBENCH_DRIFT_MEV = 0.5
 
 
-def write_report(result_path: str | Path, html_path: str | Path) -> None:
-    """Write the page of a result file.
+def write_report(result: RunResult, folder: Path, html_path: Path) -> None:
+    """Write the page of a run.
 
     Args:
-        result_path: the JSON file of a run; the frames it names are looked for beside
-            it.
+        result: the run.
+        folder: of its result file; the frames that it names are looked for there.
         html_path: the page to write.
 
     Raises:
-        UserError: no result file, or not one of this schema.
+        UserError: a run without any replica.
         RuntimeError: matplotlib is not installed.
         OSError: the page cannot be written.
     """
-    result_path = Path(result_path)
-    page = render_report(load(result_path), result_path.parent)
-    write_atomic(Path(html_path), page)
+    write_atomic(html_path, render_report(result, folder))
 
 
 def render_report(result: RunResult, folder: Path) -> str:
@@ -98,7 +96,7 @@ def render_report(result: RunResult, folder: Path) -> str:
         replicas=[_replica_row(r) for r in result.replicas],
         protocol=_rows(result.protocol),
         provenance=_rows({"model": result.model, "machine": result.machine}),
-        schema=result.schema,
+        schema=SCHEMA,
     )
 
 

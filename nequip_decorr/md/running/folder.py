@@ -5,6 +5,7 @@
     run.json              what is run: model, protocol, structures
     fingerprint.json      what a calculator says of the first structure
     result.json           the result file, rewritten as replicas end
+    result.traces/0000.npz  temperature and energies that a replica recorded
     replicas/0000.json    a replica that has ended
     state/0000.npz        where a replica stands that has not
     frames/0000.extxyz    its recorded positions
@@ -44,9 +45,6 @@ from nequip_decorr.md.nested import flat
 FINGERPRINT_RTOL = 1e-4
 FINGERPRINT_ATOL = 1e-6
 
-#: Name of the result file in the folder of a run.
-RESULT_NAME = "result.json"
-
 
 @dataclass(frozen=True)
 class Saved:
@@ -74,7 +72,7 @@ class RunFolder:
     @property
     def result_path(self) -> Path:
         """The result file."""
-        return self.path / RESULT_NAME
+        return self.path / results.RESULT_NAME
 
     @contextmanager
     def held(self, identity: Mapping[str, Any]) -> Iterator[None]:
@@ -164,12 +162,14 @@ class RunFolder:
         path = self._replica(index)
         if not path.exists():
             return None
-        return results.replica_from_dict(json.loads(path.read_text(encoding="utf-8")))
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return results.replica_from_dict(data, self.path)
 
     def finish(self, replica: results.Replica) -> None:
         """Keep a replica that has ended; its state goes."""
-        text = json.dumps(results.replica_to_dict(replica), allow_nan=False)
-        write_atomic(self._replica(replica.index), text)
+        results.save_trace(replica.trace, self.result_path, replica.index)
+        data = results.replica_to_dict(replica, self.result_path)
+        write_atomic(self._replica(replica.index), json.dumps(data, allow_nan=False))
         self._state(replica.index).unlink(missing_ok=True)
 
     def save(self, index: int, saved: Saved) -> None:

@@ -282,14 +282,7 @@ def protocol_differences(
 ) -> list[str]:
     """What differs between two runs' protocols, one phrase each; empty when alike."""
     settings = [
-        flat(
-            {
-                **{k: v for k, v in run.protocol.items() if k not in NOT_COMPARED},
-                "horizon_ps": run.horizon_ps,
-                "timestep_fs": run.timestep_fs,
-                "ensemble": run.ensemble,
-            }
-        )
+        flat({k: v for k, v in run.protocol.items() if k not in NOT_COMPARED})
         for run in (first, second)
     ]
     absent = "nothing"
