@@ -63,7 +63,7 @@ console = Console()
 def train(name: str, mode: str, edges: int, args: argparse.Namespace) -> str:
     """Train one model on one batch again and again; a line of the table."""
     batch = batch_of(edges)
-    ours = Switched("constant", 0.3, monitor=False, **args.options)
+    ours = Switched({"kind": "constant", "coeff": 0.3}, monitor=False, **args.options)
     clock = Clock(ours, (ON, FOURTH, MONITOR, OFF), args.seconds)
     steps = 12_000
     loader = torch.utils.data.DataLoader([batch] * steps, batch_size=None)
@@ -298,7 +298,9 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     set_global_state(allow_tf32=args.tf32)
-    args.options = {} if args.max_edges is None else {"max_edges": args.max_edges}
+    args.options = (
+        {} if args.max_edges is None else {"sample": {"edges": args.max_edges}}
+    )
     for key in args.sections:
         title, section = SECTIONS[key]
         write_section(args.out, title, section(args))
