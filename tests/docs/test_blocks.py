@@ -134,7 +134,7 @@ def test_commands_run(block: Block, workspace: Path) -> None:
     if "nequip-decorr md" in block.text:
         for made in workspace.glob("md-*"):
             shutil.rmtree(made)
-    lines = [line for line in block.text.splitlines() if line.strip()]
+    lines = block.text.replace("\\\n", " ").splitlines()
     output = one_space("\n".join(execute(line, workspace) for line in lines))
     for heading in re.findall(r"^.*(?:\[95 %\]|effective rank).*$", block.shown, re.M):
         if not any(character.isdigit() for character in heading.replace("95 %", "")):
