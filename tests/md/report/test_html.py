@@ -346,7 +346,7 @@ def test_a_foreign_file_gives_no_page(tmp_path):
     (tmp_path / "result.json").write_text('{"schema": "other"}')
     with pytest.raises(UserError, match="schema"):
         write_report(tmp_path / "result.json", tmp_path / "page.html")
-    with pytest.raises(UserError):
+    with pytest.raises(FileNotFoundError):
         write_report(tmp_path / "nowhere.json", tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
