@@ -37,7 +37,7 @@ evidence-small: $(VENV)/installed
 	$(BIN)/python -m benchmarks.hfox.evidence --grid small
 
 overhead: $(VENV)/installed
-	$(BIN)/python -m benchmarks.cost.training
+	$(BIN)/python -m benchmarks.cost training
 
 test: $(VENV)/installed
 	$(BIN)/pytest -n 2 --dist loadscope

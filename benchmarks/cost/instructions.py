@@ -1,6 +1,6 @@
 """Instructions of the term, and of whole training steps: run under callgrind.
 
-They do not depend on what else the machine does. ``overhead.py`` starts this script;
+They do not depend on what else the machine does. ``training.py`` starts this module;
 what a Python process does before the first step is not counted, which would take
 longer than all else. Prints JSON, one line a case.
 """
@@ -27,6 +27,7 @@ from nequip.utils.global_state import set_global_state
 from nequip_decorr.correlation.channels import scalar_blocks
 from nequip_decorr.correlation.sampled import SampledCorrelation
 
+from ..common import json_lines
 from .models import (
     EVERY_N_STEPS,
     FOURTH,
@@ -48,21 +49,16 @@ REPEATS = 5
 
 
 def run(*arguments: str) -> list[dict[str, Any]]:
-    """What this script prints under callgrind with these arguments."""
+    """What this module prints under callgrind with these arguments."""
     with tempfile.TemporaryDirectory() as folder:
         counts = f"{folder}/counts"
-        done = subprocess.run(
+        return json_lines(
             [
                 *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--quiet"),
                 *(f"--callgrind-out-file={counts}", sys.executable, "-m", __name__),
                 *("--counts", counts, *arguments),
-            ],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
+            ]
         )
-    lines = done.stdout.splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 class Tally:

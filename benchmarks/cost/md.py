@@ -1,6 +1,6 @@
 """What ``nequip-decorr md`` costs, and which way of running it is the fastest.
 
-    python -m benchmarks.cost.md CHECKPOINT
+    python -m benchmarks.cost md CHECKPOINT
 
 1. What is done about each step beside moving the atoms - criteria, records, saved
    states, the progress bar - as a share of the model's own time, at 96 atoms
@@ -16,12 +16,8 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,10 +32,10 @@ from nequip_decorr.md.dynamics import engines
 from nequip_decorr.md.dynamics.contract import Frame, Job, MDState
 from nequip_decorr.md.running.replica import Plan, start_state, watch
 
+from ..common import BIN, machine, markdown, run
 from .md_overhead import TEMPERATURE_K, WARM_UP_STEPS, Share, overhead, structure
 
 RESULT = Path(__file__).parent / "results" / "md.md"
-PACKAGES = ("nequip-decorr", "nequip", "nequip-allegro", "torch", "ase", "numpy")
 #: largest share of the model's time that all else may take
 BOUND = 0.05
 
@@ -166,36 +162,10 @@ def cases(
 def compiled(checkpoint: Path, target: str, folder: Path, device: str) -> Path:
     """The checkpoint compiled for a target."""
     path = folder / f"{target}.nequip.pt2"
-    command = [Path(sys.executable).parent / "nequip-compile", checkpoint, path]
+    command = [BIN / "nequip-compile", checkpoint.resolve(), path]
     options = ["--device", device, "--mode", "aotinductor", "--target", target]
-    made = subprocess.run(
-        [*map(str, command), *options], capture_output=True, text=True, check=False
-    )
-    if made.returncode:
-        sys.exit(f"nequip-compile failed:\n{made.stderr[-2000:]}")
+    run([*command, *options], folder / "compile.log")
     return path
-
-
-def processor() -> str:
-    """Name of the processor, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.machine()
-
-
-def setting(device: str) -> str:
-    """Machine and versions, one paragraph."""
-    card = f", {torch.cuda.get_device_name()}" if device == "cuda" else ""
-    packages = ", ".join(
-        f"{name} {version(name)}" for name in (*PACKAGES, "torch-sim-atomistic")
-    )
-    return (
-        f"{processor()}, {os.cpu_count()} cores{card}; one thread a process; Python "
-        f"{platform.python_version()}, {packages}."
-    )
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
@@ -209,14 +179,6 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
     for row in rows:
         shown.add_row(*row)
     return shown
-
-
-def markdown(columns: list[str], rows: list[list[str]]) -> str:
-    """For the file."""
-    line = "|---" + "|--:" * (len(columns) - 1) + "|"
-    return "\n".join(
-        [f"| {' | '.join(cells)} |" for cells in (columns, *rows)]
-    ).replace("\n", f"\n{line}\n", 1)
 
 
 def share_rows(shares: dict[str, Share]) -> list[list[str]]:
@@ -260,9 +222,8 @@ def rate_rows(rates: dict[Case, list[float]]) -> list[list[str]]:
     ]
 
 
-def main() -> None:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of ``python -m benchmarks.cost md``."""
     add = parser.add_argument
     add("checkpoint", type=Path, help="a model of HfO2, from nequip-train")
     add("--device", default="cpu", help="cpu or cuda")
@@ -272,8 +233,10 @@ def main() -> None:
     add("--processes", type=int, default=os.cpu_count() or 1)
     add("--batches", type=int, nargs="+", default=[1, 4, 16])
     add("--out", type=Path, default=RESULT)
-    args = parser.parse_args()
 
+
+def measure(args: argparse.Namespace) -> None:
+    """Measure, print, write."""
     torch.set_num_threads(1)
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
@@ -322,19 +285,15 @@ def main() -> None:
             rate_rows(rates),
         ),
     ]
-    text = [f"# What MD costs\n\n{setting(args.device)}"]
+    text = [f"# What MD costs\n\n{machine()}."]
     for title, columns, rows in parts:
         console.print(table(title, columns, rows))
-        text.append(f"## {title}\n\n{markdown(columns, rows)}")
+        text.append("\n".join([f"## {title}", "", *markdown(columns, rows)]))
     text.append(
         "Shares: median over parts of one run, with the 95 % interval of the median. "
         f"ns/day: HfO2 at {TEMPERATURE_K:g} K, 1 fs, {args.seconds:g} s each, median "
         f"of {args.rounds}; speed-up over one ase process. Made by "
-        "`python -m benchmarks.cost.md`."
+        "`python -m benchmarks.cost md`."
     )
     args.out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
     console.print(f"written: {args.out}")
-
-
-if __name__ == "__main__":
-    main()

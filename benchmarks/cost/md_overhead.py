@@ -26,7 +26,9 @@ from nequip_decorr.md import Protocol, run_stability
 from nequip_decorr.md.dynamics import engines
 from nequip_decorr.md.dynamics.contract import Engine, Frame, Job, Observer
 
-STRUCTURES = Path(__file__).resolve().parents[2] / "configs/data/hfo2_train.extxyz"
+from ..common import ROOT
+
+STRUCTURES = ROOT / "configs" / "data" / "hfo2_train.extxyz"
 TEMPERATURE_K = 300.0
 #: parts of a run whose ratios are taken, and steps at its start that are not counted
 BLOCKS, WARM_UP_STEPS = 25, 20

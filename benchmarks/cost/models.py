@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import random
 import time
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -23,10 +21,12 @@ from nequip.data.transforms import (
 from nequip.train import NequIPLightningModule
 from scipy import stats
 
-from nequip_decorr import EdgeDecorrelation, __version__
+from nequip_decorr import EdgeDecorrelation
 from nequip_decorr.training import nequip_internals
 
-FRAMES = Path(__file__).parents[2] / "configs" / "data" / "hfo2_train.extxyz"
+from ..common import ROOT
+
+FRAMES = ROOT / "configs" / "data" / "hfo2_train.extxyz"
 TYPES = ["Hf", "O"]
 COEFFICIENT = 0.3
 R_MAX = 4.0
@@ -229,18 +229,3 @@ def ratio(with_: list[float], without: list[float]) -> str:
     median = float(np.median(ratios))
     low, high = stats.quantile_test(ratios, q=median, p=0.5).confidence_interval(0.95)
     return f"{median:.4f} [{low:.4f}, {high:.4f}]"
-
-
-def machine() -> str:
-    """Machine and versions, one line."""
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"{platform.processor() or platform.machine()} CPU, "
-        f"{torch.get_num_threads()} thread(s)"
-    )
-    return (
-        f"{device}; Python {platform.python_version()}, torch {torch.__version__}, "
-        f"lightning {lightning.__version__}, nequip-decorr {__version__}, "
-        f"{time.strftime('%Y-%m-%d')}"
-    )

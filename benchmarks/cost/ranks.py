@@ -1,6 +1,6 @@
 """One data-parallel training by Lightning: the cost of the term and of its collective.
 
-Started by ``overhead.py``; Lightning starts the other ranks with the same arguments.
+Started by ``training.py``; Lightning starts the other ranks with the same arguments.
 Rank 0 prints JSON: times of steps with and without, times of the collective alone.
 """
 

@@ -31,6 +31,8 @@ from rich.progress import track
 
 from nequip_decorr.errors import UserError
 
+from ..common import enter
+
 DATA = Path(__file__).parent / "data"
 CHECKSUMS = "SHA256SUMS"
 TIMESTEP_FS = 2.0
@@ -253,4 +255,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

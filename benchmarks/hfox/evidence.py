@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -35,10 +34,11 @@ from rich.progress import (
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.results import write_atomic
 
+from ..common import ROOT, enter
 from .analysis import load_records
 from .data import DATA, require_intact
 from .models import GRIDS, Job
-from .pipeline import HERE, ROOT, measure
+from .pipeline import HERE, measure
 from .report import write_results
 
 #: Of one model, on a shared x86 core; the bar of progress corrects it.
@@ -59,13 +59,11 @@ def commit() -> str:
 def run(job: Job, work: Path, records: Path, data: Path) -> str:
     """One model, from nothing to its record."""
     torch.set_num_threads(1)
-    started = time.process_time()
     found = measure(job.arguments, work / job.name, data, job.scale)
     record: dict[str, Any] = {
         **{k: v for k, v in asdict(job).items() if k != "scale"},
         "arguments": job.arguments,
         **found,
-        "measuring_cpu_s": time.process_time() - started,
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -165,4 +163,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

@@ -1,6 +1,7 @@
 """``python -m benchmarks.quickstart``."""
 
+from ..common import enter
 from .comparison import main
 
 if __name__ == "__main__":
-    main()
+    enter(main)

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,9 +24,9 @@ from nequip_decorr.inspection.figure import correlation_figure, save_figure
 from nequip_decorr.inspection.measure import inspect_file
 from nequip_decorr.inspection.result import Inspection
 
-ROOT = Path(__file__).resolve().parents[2]
+from ..common import BIN, ROOT, finish, run, start
+
 CONFIGS = ROOT / "configs"
-BIN = Path(sys.executable).parent
 FLAGS = {"with": ("+nequip_decorr=constant",), "without": ()}
 ERRORS = {
     "300-600 K: forces, RMSE (eV/A)": "test0_epoch/forces_rmse",
@@ -38,24 +36,6 @@ ERRORS = {
 }
 
 console = Console()
-
-
-def start(command: Sequence[str | Path], log: Path) -> subprocess.Popen[bytes]:
-    """Start a command in the repository's folder; its output goes to ``log``."""
-    with log.open("wb") as handle:
-        return subprocess.Popen(
-            [str(part) for part in command],
-            cwd=ROOT,
-            stdout=handle,
-            stderr=subprocess.STDOUT,
-        )
-
-
-def require_success(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for a command; end with its last lines when it failed."""
-    if process.wait() != 0:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-        sys.exit(f"{' '.join(map(str, process.args))}\nfailed, see {log}:\n{tail}")  # type: ignore[arg-type]
 
 
 def last_epoch(folder: Path) -> int:
@@ -87,12 +67,12 @@ def train(out: Path, epochs: int) -> dict[str, Path]:
                 progress.update(tasks[name], completed=last_epoch(folder))
             time.sleep(1)
         for name, (_, log, process) in running.items():
-            require_success(process, log)
+            finish(process, log)
             progress.update(tasks[name], completed=epochs)
     return {name: folder for name, (folder, _, _) in running.items()}
 
 
-def test_errors(folder: Path) -> dict[str, float]:
+def errors_of(folder: Path) -> dict[str, float]:
     """Errors of the best model on the test sets."""
     with (folder / "metrics.csv").open() as handle:
         rows = [row for row in csv.DictReader(handle) if row["test0_epoch/forces_rmse"]]
@@ -142,26 +122,26 @@ def run_md(folders: dict[str, Path], horizon_ps: float, replicas: int) -> list[P
         running.append((name, out, log, start(command, log)))
     with console.status("molecular dynamics of HfO1.1 at 1200 K ..."):
         for _, _, log, process in running:
-            require_success(process, log)
+            finish(process, log)
     return [out for _, out, _, _ in running]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run everything; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "quickstart")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--horizon-ps", type=float, default=1.0)
     parser.add_argument("--replicas", type=int, default=2)
-    args = parser.parse_args()
-    out = args.out / time.strftime("%Y-%m-%d_%H-%M-%S")
+    args = parser.parse_args(arguments)
+    out = args.out.resolve() / time.strftime("%Y-%m-%d_%H-%M-%S")
 
     folders = train(out, args.epochs)
     inspections = {
         name: inspect_file(folder / "best.ckpt", CONFIGS / "data" / "hfo2_val.extxyz")
         for name, folder in folders.items()
     }
-    print_table({name: test_errors(f) for name, f in folders.items()}, inspections)
+    print_table({name: errors_of(f) for name, f in folders.items()}, inspections)
     picture = out / "correlation.png"
     labelled = {f"{name} the flag": value for name, value in inspections.items()}
     save_figure(correlation_figure(labelled), picture)
@@ -170,7 +150,9 @@ def main() -> None:
     results = run_md(folders, args.horizon_ps, args.replicas)
     curves = out / "survival.png"
     compare = [BIN / "nequip-decorr", "compare", *results, "--plot", curves]
-    subprocess.run([str(part) for part in compare], check=True)
+    log = out / "compare.log"
+    run(compare, log)
+    print(log.read_text())
     for name, result in zip(folders, results, strict=True):
         console.print(f"Report of the model {name} the flag: {result / 'report.html'}")
     console.print(f"Survival as a picture: {curves}")
