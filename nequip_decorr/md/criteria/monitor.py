@@ -21,7 +21,7 @@ from nequip_decorr.md.criteria.neighbours import (
     start_bonds,
 )
 from nequip_decorr.md.criteria.warmth import Warmth
-from nequip_decorr.md.dynamics.contract import Array, Frame
+from nequip_decorr.md.frames import Array, Frame
 from nequip_decorr.md.protocol import Criteria
 
 #: Kinetic energy of one atom in units of kT that thermal motion does not reach: among
