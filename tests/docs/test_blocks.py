@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from nequip_decorr.md import Protocol
+from nequip_decorr.md import Protocol, read_protocol
 from nequip_decorr.training.callback import EdgeDecorrelation
 from tests.docs.blocks import KINDS, ROOT, Block, all_blocks, pages
 from tests.support.commands import ENTRY_POINTS, run, train
@@ -183,4 +183,4 @@ def test_losses_are_built(block: Block) -> None:
 def test_protocols_are_read(block: Block, tmp_path: Path) -> None:
     path = tmp_path / "protocol.yaml"
     path.write_text(block.text)
-    assert Protocol.from_yaml(path) != Protocol()
+    assert read_protocol(path) != Protocol()
