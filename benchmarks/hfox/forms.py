@@ -7,7 +7,7 @@ the package's own callback, so these come by a Trainer factory of their own:
 
     trainer:
       _target_: benchmarks.hfox.forms.with_other_form
-      decorr_options: {form: envelope, schedule: constant, coeff: 0.3}
+      decorr_options: {form: envelope, schedule: {kind: constant, coeff: 0.3}}
 """
 
 from __future__ import annotations
@@ -117,7 +117,10 @@ class OtherDecorrelation(EdgeDecorrelation):
         if self._loss_term is None or isinstance(self._loss_term, OtherForm):
             return
         self._loss_term = OtherForm(
-            form=self.form, blocks=self._loss_term.blocks, **self._limits
+            form=self.form,
+            blocks=self._loss_term.blocks,
+            max_edges=self.options.sample.edges,
+            max_channels=self.options.sample.channels,
         )
         self._loss_term.checked_by_callback = True
         pl_module.loss.update({self.name: self._loss_term})

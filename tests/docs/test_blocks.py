@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import shlex
@@ -34,18 +33,9 @@ A_FEW = (
 )
 
 
-# TODO: remove when the callback takes grouped options, which the pages describe
-GROUPED = "sample" in inspect.signature(EdgeDecorrelation).parameters
-
-
-def marks(block: Block) -> list[pytest.MarkDecorator]:
-    grouped = re.search(r"schedule:$|schedule\.coeff", block.text, re.M)
-    return [pytest.mark.skipif(bool(grouped) and not GROUPED, reason="flat options")]
-
-
 def of(language: str, kind: str) -> list[Any]:
     return [
-        pytest.param(block, id=block.where, marks=marks(block))
+        pytest.param(block, id=block.where)
         for block in BLOCKS
         if (block.language, block.kind) == (language, kind)
     ]
