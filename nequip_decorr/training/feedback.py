@@ -30,7 +30,7 @@ class Target(Schedule):
 
     kind: ClassVar[str] = "target"
 
-    coeff: float = option(0.3, "initial coefficient. 0 only monitors")
+    coeff: float = option(0.3, "initial coefficient. 0: monitor only")
     level: float = option(
         MISSING, "debiased mean rho^2 to reach, between 0 and 1, for example 0.05"
     )
@@ -44,8 +44,8 @@ class Target(Schedule):
     )
     guard_band: float = option(
         0.05,
-        "if the guarded error rises by more than this fraction above its best, the "
-        "coefficient is halved at each validation and may not rise",
+        "when this error is more than this fraction above its best, the coefficient is "
+        "halved at each validation and may not rise",
     )
 
     def __post_init__(self) -> None:

@@ -98,7 +98,9 @@ class Options:
         "the model's output. null: `edge` or `radial`, whichever the model has",
     )
     layer_dim: int | None = option(
-        None, "channels of one layer, for a field by name. null: one layer"
+        None,
+        "channels of one layer, for scalars of Allegro or a field by name. null: "
+        "Allegro's `num_scalar_features`, or the whole field as one layer",
     )
     layer_weights: list[float] | None = option(
         None,

@@ -65,11 +65,7 @@ class Schedule:
 
     kind: ClassVar[str]
 
-    coeff: float = option(
-        0.3,
-        "largest coefficient of the term. The energy and force coefficients, which "
-        "NequIP normalises to sum to 1, are not changed by it. 0 only monitors",
-    )
+    coeff: float = option(0.3, "largest coefficient of the term. 0: monitor only")
     delay: float = option(0, "the term is off before this position")
     unit: str = option(
         "step",
@@ -112,7 +108,7 @@ class Ramp(Schedule):
 
     shapes: ClassVar[Shapes]
 
-    coeff: float = option(3.0, "largest coefficient of the term")
+    coeff: float = option(3.0, "largest coefficient of the term. 0: monitor only")
     direction: str = option(
         "down", "`down` from `coeff` to `floor`, `up`, or `bump` (up and down again)"
     )
