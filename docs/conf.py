@@ -13,6 +13,8 @@ ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(DOCS)]
 
 import evidence_tables  # noqa: E402
+from docutils import nodes  # noqa: E402
+from latex2mathml.converter import convert  # noqa: E402
 
 import nequip_decorr  # noqa: E402
 
@@ -25,18 +27,18 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
 ]
 exclude_patterns = ["_build", "_generated", "options.md"]  # pages include these
 
 html_theme = "furo"
+html_math_renderer = "mathml"
 html_title = f"nequip-decorr {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 pygments_style = "friendly"
 
-myst_enable_extensions = ["deflist", "dollarmath", "fieldlist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 
 nb_execution_mode = "force"
@@ -97,6 +99,15 @@ def escape_bars(*arguments: Any) -> None:
     lines[:] = [re.sub(r"(?<![\\`|])\|(\w+)\|", r"\|\1\|", line) for line in lines]
 
 
+def write_mathml(visitor: Any, node: Any) -> None:
+    """Formulas that a browser shows by itself, without a script from elsewhere."""
+    block = isinstance(node, nodes.math_block)
+    mathml = convert(node.astext(), display="block" if block else "inline")
+    visitor.body.append(f"<div>{mathml}</div>" if block else mathml)
+    raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
     """Sphinx calls this."""
+    app.add_html_math_renderer("mathml", (write_mathml, None), (write_mathml, None))
     app.connect("autodoc-process-docstring", escape_bars)
