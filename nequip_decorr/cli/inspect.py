@@ -71,11 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(OPTION, metavar="ELEMENT=TYPE", nargs="+", help=OPTION_HELP)
     add(
         "--features",
-        choices=KINDS,
-        help="other features than the scalars of an Allegro model's edges or the "
-        "radial weights of a NequIP GNN",
+        help=f"{', '.join(KINDS)}, or a scalar field of the model's output (default: "
+        "edge for an Allegro model, radial for a NequIP GNN)",
     )
-    add("--field", help="a field of scalars in the model's output")
     add(
         "--layer-dim",
         metavar="C",
@@ -97,7 +95,6 @@ def run(args: argparse.Namespace) -> int:
             args.model,
             args.data,
             features=args.features,
-            field=args.field,
             layer_dim=args.layer_dim,
             batch_size=args.batch_size,
             max_frames=args.max_frames,

@@ -28,7 +28,7 @@ from nequip_decorr.errors import UserError
 from nequip_decorr.inspection.inputs import load_feature_model, read_frames
 from nequip_decorr.inspection.result import Inspection, LayerReport
 from nequip_decorr.species import resolve_species_map, trained_species_map
-from nequip_decorr.training import nequip_internals
+from nequip_decorr.training import nequip_models
 from nequip_decorr.training.features import Features, find_features, tap
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ def inspect_model(
     frames: Iterable[Atoms],
     *,
     features: str | None = None,
-    field: str | None = None,
     layer_dim: int | None = None,
     batch_size: int = 5,
     chemical_species_to_atom_type_map: Mapping[str, str] | None = None,
@@ -53,7 +52,7 @@ def inspect_model(
     Args:
         model: a ``GraphModel`` in evaluation mode, see :func:`.load_feature_model`.
         frames: structures; labels in them are not read.
-        features, field, layer_dim: see :func:`.features.find_features`.
+        features, layer_dim: see :func:`.features.find_features`.
         batch_size: frames in one call of the model; does not change the result beyond
             rounding.
         chemical_species_to_atom_type_map: element to the model's type for it, as in
@@ -73,7 +72,7 @@ def inspect_model(
     species_map = resolve_species_map(
         _type_names(model), chemical_species_to_atom_type_map, None
     )
-    found = find_features(model, features, field, layer_dim)
+    found = find_features(model, features, layer_dim)
     groups = [
         [found.blocks[index] for index in group] for group in group_blocks(found.blocks)
     ]
@@ -126,7 +125,6 @@ def inspect_file(
     data_path: str | Path,
     *,
     features: str | None = None,
-    field: str | None = None,
     layer_dim: int | None = None,
     batch_size: int = 5,
     max_frames: int | None = None,
@@ -157,7 +155,6 @@ def inspect_file(
         model,
         frames,
         features=features,
-        field=field,
         layer_dim=layer_dim,
         batch_size=batch_size,
         chemical_species_to_atom_type_map=species_map,
@@ -244,7 +241,7 @@ def _title(found: Features) -> str:
 def _names(model: nn.Module, found: Features) -> dict[Block, str]:
     names = {block: block.name.replace("_", " ") for block in found.blocks}
     first = found.blocks[0]
-    if nequip_internals.find_allegro(model) == (first.field, first.channels):
+    if nequip_models.find_allegro(model) == (first.field, first.channels):
         names[first] = "0 (two-body)"
     return names
 

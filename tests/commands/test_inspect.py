@@ -272,11 +272,11 @@ def test_cutoffs_per_pair_of_elements_are_kept(data: Path) -> None:
 def test_another_field_is_one_block_of_atoms_or_as_many_as_told(data: Path) -> None:
     frames = ase.io.read(data, ":4")
     model = nequip()
-    report = inspect_model(model, frames, field="node_features")
+    report = inspect_model(model, frames, features="node_features")
     assert report.row_kind == "atoms"
     assert report.rows == sum(map(len, frames))
     assert [(each.name, each.channels) for each in report.layers] == [("0", 6)]
-    halves = inspect_model(model, frames, field="node_features", layer_dim=3)
+    halves = inspect_model(model, frames, features="node_features", layer_dim=3)
     assert [(each.name, each.channels) for each in halves.layers] == [
         ("0", 3),
         ("1", 3),
@@ -320,7 +320,7 @@ def test_tensors_have_a_report_for_each_irrep(data: Path) -> None:
 
 
 def test_features_that_a_model_does_not_have_are_named(data: Path) -> None:
-    with pytest.raises(UserError, match="expected an Allegro model") as caught:
+    with pytest.raises(UserError, match="needs an Allegro model") as caught:
         inspect_model(nequip(), ase.io.iread(data), features="tensors")
     assert "\n" not in str(caught.value)
 
@@ -427,7 +427,7 @@ def test_bad_input_gets_one_line(
         (model, frames, "--device", "abacus"): "got 'abacus'",
         (model, frames, "--batch-size", "0"): "batch size of at least 1, got 0",
         (model, frames, "--max-frames", "0"): "at least 1 frame to read, got 0",
-        (model, frames, "--field", "nothing"): "got 'nothing'",
+        (model, frames, "--features", "nothing"): "got 'nothing'",
         (model, frames, "--layer-dim", "5"): "got 5",
         (model, frames, "--plot", "f.gif"): ".png, .svg, .pdf, got f.gif",
     }
