@@ -62,8 +62,9 @@ modules that return one row of features for each edge. In MACE, for instance,
         values = penalty(block_moments(tap.features, alike))  # one a block
 
 A coefficient that changes during training can come from
-:class:`nequip_decorr.training.schedules.Cosine`. With data parallelism each rank penalises its own edges only, unless the moments are
-summed over ranks first, as :class:`nequip_decorr.EdgeCorrelation` does.
+:class:`nequip_decorr.training.schedules.Cosine`. With data parallelism each rank
+penalises its own edges only, unless the moments are summed over ranks first, as
+:class:`nequip_decorr.EdgeCorrelation` does.
 """
 
 from __future__ import annotations
