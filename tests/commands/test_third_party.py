@@ -6,6 +6,7 @@ Needs PyTorch Geometric, and fails without it.
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
 import textwrap
 from collections.abc import Iterator
@@ -88,7 +89,8 @@ def test_the_other_blocks_of_the_documentation_run() -> None:
     from e3nn.o3 import Irreps, Linear
 
     text = inspect.getdoc(tap) or ""
-    block = text.split(".. code-block:: python\n")[2].split("A schedule for")[0]
+    # up to the first line that is not indented
+    block = re.split(r"\n(?=\S)", text.split(".. code-block:: python\n")[2])[0]
     module = Linear(Irreps("3x0e+2x1o"), Irreps("3x0e+2x1o"))
     model = torch.nn.ModuleDict({"messages": module})
     names: dict[str, Any] = {"module": module, "name": "messages", "penalty": penalty}
