@@ -2,8 +2,10 @@
 # make evidence     the benchmark on hafnium oxide (10 core-hours; goes on where it stopped;
 #                   GRID=gpu for larger models), make evidence-small a part in 20 minutes
 # make test         all tests (make test-fast leaves out the slow ones)
-# make overhead     cost of the term in training steps, into benchmarks/overhead.md
+# make overhead     cost of the term in training steps, into benchmarks/cost/results
 # make lint         formatting, lint, types, layering
+# make docs         the documentation, into docs/_build/html
+# make release-check  builds sdist and wheel, and tries the wheel in a clean environment
 #
 # VENV=/some/folder puts the environment elsewhere. It has to be elsewhere when the path of
 # this folder has a space in it: torch.compile then finds none of torch's libraries.
@@ -13,7 +15,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart overhead evidence evidence-small test test-fast coverage lint format clean
+.PHONY: quickstart overhead evidence evidence-small test test-fast coverage lint format docs \
+	release-check clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,7 +26,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 quickstart: $(VENV)/installed
-	$(BIN)/python benchmarks/quickstart.py
+	$(BIN)/python -m benchmarks.quickstart
 
 GRID ?= cpu
 
@@ -34,7 +37,7 @@ evidence-small: $(VENV)/installed
 	$(BIN)/python -m benchmarks.hfox.evidence --grid small
 
 overhead: $(VENV)/installed
-	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python -m benchmarks.cost training
 
 test: $(VENV)/installed
 	$(BIN)/pytest -n 2 --dist loadscope
@@ -55,9 +58,15 @@ lint: $(VENV)/installed
 	$(foreach version,$(VERSIONS),$(BIN)/mypy --python-version $(version) &&) true
 	$(BIN)/lint-imports
 
+docs: $(VENV)/installed
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html
+
+release-check: $(VENV)/installed
+	$(BIN)/python -m tests.support.release
+
 format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv quickstart outputs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv outputs dist docs/_build docs/_generated .pytest_cache .mypy_cache .ruff_cache

@@ -9,7 +9,7 @@ from ase.build import bulk
 
 from nequip_decorr.cli.main import main
 from nequip_decorr.errors import UserError
-from nequip_decorr.inspection.measure import read_frames
+from nequip_decorr.inspection.inputs import read_frames
 from nequip_decorr.md.structures import read_structures
 from nequip_decorr.paths import check_output_file, split_index, user_path
 
@@ -94,12 +94,13 @@ def test_no_permission(tmp_path):
     tmp_path.chmod(0o555)
     code = (
         "import os\n"
+        "from nequip_decorr.errors import UserError\n"
         "from nequip_decorr.paths import check_output_file\n"
         f"os.chdir({str(tmp_path)!r})\n"
         "if os.getuid() == 0: os.setuid(65534)\n"
         "for path in ('new.json', 'old.json'):\n"
         "    try: check_output_file(path)\n"
-        "    except PermissionError as error: print(error)\n"
+        "    except UserError as error: print(error)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import statsmodels.formula.api as smf
 from scipy import stats
+from statsmodels.stats.weightstats import DescrStatsW
+
+from nequip_decorr.errors import UserError
 
 from .models import BORROWED, CONTROLS, DECORRELATED
 from .pipeline import TIMESTEP_FS
@@ -161,11 +166,11 @@ def barrier(record: Record, pair: str = "Hf-Hf") -> float:
 
 def over_seeds(values: Sequence[float]) -> Estimate:
     """Mean with Student's interval."""
-    mean = float(np.mean(values))
     if len(values) < 2:
-        return Estimate(mean, float("-inf"), float("inf"), len(values))
-    half = float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
-    return Estimate(mean, mean - half, mean + half, len(values))
+        return Estimate(float(values[0]), float("-inf"), float("inf"), 1)
+    found = DescrStatsW(values)
+    low, high = found.tconfint_mean(0.05)
+    return Estimate(float(found.mean), float(low), float(high), len(values))
 
 
 def of_section(records: Iterable[Record], name: str) -> list[Record]:
@@ -237,7 +242,7 @@ def rank_correlation(
         columns = [[q(r) for r in models] for q in (first, second, *given)]
         found.append(_partial(*(stats.rankdata(c) for c in columns)))
     if not found:
-        raise ValueError("expected a seed with four models or more, got none")
+        raise UserError("expected a seed with four models or more, got none")
     z = over_seeds(np.arctanh(np.clip(found, -0.999, 0.999)).tolist())
     low, value, high = np.tanh([z.low, z.value, z.high])
     return Estimate(float(value), float(low), float(high), z.seeds)
@@ -250,12 +255,15 @@ def _partial(x: np.ndarray, y: np.ndarray, *given: np.ndarray) -> float:
 
 
 def beyond_error(records: Sequence[Record], variant: str) -> Estimate | None:
-    """Log time held beyond what models of equal force error hold without the term.
+    """Log time to failure beyond that of models of equal force error without the term.
 
-    A line through the controls (no decorrelation; trained shorter, with weight decay,
-    with noise), log time against log force error in distribution, with an intercept
-    for each seed; the mean distance of the variant's models from it. None for the
-    controls themselves, and where there are too few.
+    Least squares through the controls (no decorrelation; trained shorter, with weight
+    decay, with noise), log time against log force error in distribution, with an
+    intercept for each seed; the mean distance of the variant's models from that line.
+    The interval is Student's over seeds, with the standard error of the line's slope
+    added: one regression over all models would take the effect for the same in every
+    seed, and its interval would be far too narrow. None for the controls themselves,
+    and where there are too few.
     """
     if variant in CONTROLS:
         return None
@@ -265,18 +273,28 @@ def beyond_error(records: Sequence[Record], variant: str) -> Estimate | None:
     controls = [r for r in controls if r.seed in seeds]
     if len(controls) < len(seeds) + 2:
         return None
-    x = np.array([log_force_error(r) for r in controls])
-    y = np.array([log_time(r) for r in controls])
-    of_seed = [np.array([r.seed == s for r in controls]) for s in seeds]
-    centred = [(x[m] - x[m].mean(), y[m] - y[m].mean()) for m in of_seed]
-    slope = sum(a @ b for a, b in centred) / sum(a @ a for a, _ in centred)
-    residuals = [
-        log_time(models[s])
-        - y[m].mean()
-        - slope * (log_force_error(models[s]) - x[m].mean())
-        for s, m in zip(seeds, of_seed, strict=True)
-    ]
-    return over_seeds(residuals)
+    known, ours = _table(controls), _table([models[s] for s in seeds])
+    line = smf.ols("time ~ error + C(seed)", known).fit()
+    distances = over_seeds((ours["time"] - line.predict(ours)).tolist())
+    if distances.seeds < 2:
+        return distances
+    centres = known.groupby("seed")["error"].mean().to_numpy()
+    reach = (ours["error"].to_numpy() - centres).mean()
+    quantile = stats.t.ppf(0.975, distances.seeds - 1)
+    own = distances.high - distances.value
+    half = float(np.hypot(own, quantile * reach * line.bse["error"]))
+    value = distances.value
+    return Estimate(value, value - half, value + half, distances.seeds)
+
+
+def _table(records: Sequence[Record]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "seed": [r.seed for r in records],
+            "time": [log_time(r) for r in records],
+            "error": [log_force_error(r) for r in records],
+        }
+    )
 
 
 def best_variant(records: Sequence[Record]) -> str:
@@ -287,5 +305,5 @@ def best_variant(records: Sequence[Record]) -> str:
         if (estimate := paired(records, variant, log_time)) is not None
     }
     if not found:
-        raise ValueError("expected records of decorrelated models, got none")
+        raise UserError("expected records of decorrelated models, got none")
     return max(found, key=found.__getitem__)

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from nequip_decorr.errors import UserError
 
 from . import analysis as a
 from .analysis import Estimate, Record
@@ -204,7 +207,7 @@ def _held(
 
 
 def _corrected(records: Sequence[Record]) -> list[Answer]:
-    """The smallest p of all times held, times their number (Holm's first step)."""
+    """The smallest p of all times to failure, corrected for their number (Holm)."""
     found = {}
     for variant in (*CHOSEN, CHEAPEST):
         for name, of in _places(records).items():
@@ -216,7 +219,7 @@ def _corrected(records: Sequence[Record]) -> list[Answer]:
     if not found:
         return []
     best = min(found, key=found.__getitem__)
-    corrected = min(1.0, len(found) * found[best])
+    corrected = min(multipletests(list(found.values()), method="holm")[1])
     said = "yes" if corrected < 0.05 else "no"
     return [
         Answer(
@@ -273,7 +276,7 @@ def _relation(records: Sequence[Record]) -> list[Answer]:
     for question, (name, of, words) in questions.items():
         try:
             rank = a.rank_correlation(*of)
-        except ValueError:
+        except UserError:
             continue  # too few models so far
         said = direction(rank, *words, none=0.0)
         sentence = f"{name} {in_words(rank)}: {said}."

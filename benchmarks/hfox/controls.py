@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from pytorch_optimizer import SAM
 
+from nequip_decorr.errors import UserError
+
 
 class SharpnessAware(SAM):  # type: ignore[misc] - the library has no types here
     """SAM (arXiv:2010.01412) around Adam, for Lightning's automatic optimisation.
@@ -39,9 +41,7 @@ class SharpnessAware(SAM):  # type: ignore[misc] - the library has no types here
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; returns the loss at the weights before it."""
         if closure is None:
-            raise ValueError(
-                "expected a closure, got None; SAM computes the loss twice"
-            )
+            raise UserError("expected a closure, got None; SAM computes the loss twice")
         with torch.enable_grad():
             loss = closure()
         super().step(closure)
@@ -68,7 +68,7 @@ class NoisyAdam(torch.optim.Adam):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; returns the loss at the perturbed weights."""
         if closure is None:
-            raise ValueError(
+            raise UserError(
                 "expected a closure, got None; the loss needs noisy weights"
             )
         weights = [w for group in self.param_groups for w in group["params"]]

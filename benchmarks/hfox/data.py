@@ -29,6 +29,10 @@ from ase.optimize import FIRE
 from ase.spacegroup import crystal
 from rich.progress import track
 
+from nequip_decorr.errors import UserError
+
+from ..common import enter
+
 DATA = Path(__file__).parent / "data"
 CHECKSUMS = "SHA256SUMS"
 TIMESTEP_FS = 2.0
@@ -228,7 +232,7 @@ def checksums(folder: Path) -> str:
 def require_intact(folder: Path = DATA) -> None:
     """Raise unless the files are those that the checksums were made of."""
     if (folder / CHECKSUMS).read_text() != checksums(folder):
-        raise ValueError(
+        raise UserError(
             f"expected the data in {folder} to match {CHECKSUMS}, got other bytes; "
             "restore them, or make them again with `python -m benchmarks.hfox.data`"
         )
@@ -251,4 +255,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    enter(main)

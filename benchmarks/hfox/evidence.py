@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -32,12 +31,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.results import write_atomic
 
+from ..common import ROOT, enter
 from .analysis import load_records
 from .data import DATA, require_intact
 from .models import GRIDS, Job
-from .pipeline import HERE, ROOT, measure
+from .pipeline import HERE, measure
 from .report import write_results
 
 #: Of one model, on a shared x86 core; the bar of progress corrects it.
@@ -58,13 +59,11 @@ def commit() -> str:
 def run(job: Job, work: Path, records: Path, data: Path) -> str:
     """One model, from nothing to its record."""
     torch.set_num_threads(1)
-    started = time.process_time()
     found = measure(job.arguments, work / job.name, data, job.scale)
     record: dict[str, Any] = {
         **{k: v for k, v in asdict(job).items() if k != "scale"},
         "arguments": job.arguments,
         **found,
-        "measuring_cpu_s": time.process_time() - started,
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
@@ -77,7 +76,7 @@ def missing(jobs: list[Job], records: Path) -> list[Job]:
     """Jobs without a record.
 
     Raises:
-        ValueError: when a record of the same name is of another grid.
+        UserError: when a record of the same name is of another grid.
     """
     left = []
     for job in jobs:
@@ -85,7 +84,7 @@ def missing(jobs: list[Job], records: Path) -> list[Job]:
         if not path.exists():
             left.append(job)
         elif (found := json.loads(path.read_text())["overrides"]) != [*job.overrides]:
-            raise ValueError(
+            raise UserError(
                 f"expected {path} to be of a model with {[*job.overrides]}, got one "
                 f"with {found}; remove it, or give another --out"
             )
@@ -145,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     require_intact(args.data)
     # models of grids share names, and those of the cpu grid are in the repository
     outputs = ROOT / "outputs" / f"evidence-{args.grid}"
-    args.out = args.out or (HERE if args.grid == "cpu" else outputs)
+    args.out = args.out or (HERE / "results" if args.grid == "cpu" else outputs)
     args.work = (args.work or outputs / "work").resolve()
     args.data = args.data.resolve()
     records = args.out / "records"
@@ -164,4 +163,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(main)

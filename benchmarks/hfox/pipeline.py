@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import resource
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +26,10 @@ from nequip_decorr.md.running.run import run_stability
 from nequip_decorr.md.statistics.drift import fit_drift
 from nequip_decorr.md.statistics.fidelity import add_fidelity
 
+from ..common import BIN, run
 from .probe import barriers
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-BIN = Path(sys.executable).parent
 TIMESTEP_FS = 2.0
 
 #: What is measured out of distribution: name of the data and T / K.
@@ -66,28 +61,6 @@ class Scale:
         return found
 
 
-def call(command: list[str | Path], log: Path) -> float:
-    """Run a command with its output in ``log``; returns its CPU time in s.
-
-    CPU time, because two workers and other people share the machine.
-    """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with log.open("ab") as handle:
-        done = subprocess.run(
-            [str(part) for part in command],
-            cwd=ROOT,
-            stdout=handle,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            check=False,
-        )
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))} failed, see {log}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-
-
 def train(folder: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
     """Train and test; returns errors in and out of distribution and the CPU time."""
     done = folder / "trained.json"
@@ -96,15 +69,15 @@ def train(folder: Path, overrides: tuple[str, ...]) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         command = [BIN / "nequip-train", "-cp", HERE, "-cn", "train"]
-        seconds = call(
+        seconds = run(
             [*command, f"hydra.run.dir={folder}", *overrides], folder / "output.log"
         )
-        found = {"cpu_s": seconds, "errors": test_errors(folder / "metrics.csv")}
+        found = {"cpu_s": seconds, "errors": errors_of(folder / "metrics.csv")}
         write_atomic(done, json.dumps(found))
     return dict(json.loads(done.read_text()))
 
 
-def test_errors(metrics: Path) -> dict[str, dict[str, float]]:
+def errors_of(metrics: Path) -> dict[str, dict[str, float]]:
     """Errors of the best model, from the log of its training."""
     with metrics.open() as handle:
         last = [r for r in csv.DictReader(handle) if r["test0_epoch/forces_rmse"]][-1]
@@ -125,7 +98,7 @@ def compile_model(folder: Path, device: str) -> Path:
         partial = folder / f"partial_{target}.nequip.pt2"
         options = ["--device", device, "--mode", "aotinductor", "--target", target]
         command = [BIN / "nequip-compile", folder / "best.ckpt", partial, *options]
-        call(command, folder / "output.log")
+        run(command, folder / "output.log")
         partial.replace(compiled)
     return compiled
 
@@ -144,7 +117,7 @@ def stability(
             frame_interval_steps=10,
         )
         out = folder / f"md-{name}"
-        run_stability(
+        result = run_stability(
             model,
             scale.start(data, name),
             protocol,
@@ -152,7 +125,7 @@ def stability(
             device=device,
             engine="torchsim" if device == "cuda" else "ase",
         )
-        result = add_fidelity(out / "result.json", data / f"{name}.extxyz")
+        result = add_fidelity(result, out / "result.json", data / f"{name}.extxyz")
         found[name] = summary(result)
         machine = {k: v for k, v in result.machine.items() if k in MACHINE}
     return found, machine
@@ -172,7 +145,6 @@ def summary(result: RunResult) -> dict[str, Any]:
             for distribution in distributions
             for pair, values in distribution["pairs"].items()
         },
-        "rdf_frames": sum(d["n_frames"] for d in distributions),
     }
 
 

@@ -2,9 +2,8 @@
 
 Bond scans: in a start structure the nearest pair of each kind is pushed together along
 its line, all other atoms fixed, down to the distance at which MD counts an overlap. The
-energy on the way is the barrier that keeps MD from failing so. A "hole" is a scan
-whose energy falls again before that distance. (Bond deformations as a probe of
-smoothness: arXiv:2602.04861. The two figures are our own.)
+energy on the way is the barrier that keeps MD from failing so. (Bond deformations as a
+probe of smoothness: arXiv:2602.04861. The barrier is our own.)
 """
 
 from __future__ import annotations
@@ -57,13 +56,12 @@ def scan(atoms: Atoms, pair: tuple[int, int], calculator: Any) -> np.ndarray:
 
 
 def barriers(structures: Sequence[Atoms], calculator: Any) -> dict[str, Any]:
-    """For each kind of pair: barrier (eV) of each structure, share of holes."""
+    """For each kind of pair the barrier (eV) of each structure."""
     elements = sorted(set(structures[0].get_chemical_symbols()))
     found = {}
     for kind in combinations_with_replacement(elements, 2):
         scans = [scan(a, nearest_pair(a, kind), calculator) for a in structures]
         found["-".join(kind)] = {
             "barrier_eV": [float(s.max()) for s in scans],
-            "holes": float(np.mean([s.argmax() < POINTS - 1 for s in scans])),
         }
     return found

@@ -10,8 +10,9 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from nequip_decorr.inspection.figure import save_figure
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.results import write_atomic
+from nequip_decorr.plotting import save_figure
 
 from . import analysis as a
 from .analysis import Estimate, Record
@@ -102,7 +103,7 @@ def rank_table(records: Sequence[Record]) -> list[dict[str, Any]]:
     ) -> Estimate | None:
         try:
             return a.rank_correlation(of, quantity, a.log_time, given)
-        except ValueError:
+        except UserError:
             return None  # too few models of one seed
 
     quantities = {

@@ -12,7 +12,6 @@ from scipy import stats
 
 from benchmarks.hfox import analysis as a
 from benchmarks.hfox.analysis import Record
-from nequip_decorr.errors import UserError
 
 CONDITIONS = ("hfo1.56_1200K", "hfo2_2400K")
 X, Y = CONDITIONS
@@ -89,6 +88,16 @@ def test_effect_is_that_within_seeds_with_students_interval() -> None:
     assert found.exp().value == pytest.approx(np.exp(logs.mean()))
 
 
+def test_the_mean_over_seeds_has_the_interval_of_a_t_test() -> None:
+    values = np.random.default_rng(0).normal(0.3, 1.0, 8)
+    found = a.over_seeds(values.tolist())
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+    # seeds that all agree, as those of the baseline with itself do
+    assert a.over_seeds([0.3, 0.3, 0.3]) == a.Estimate(0.3, 0.3, 0.3, 3)
+
+
 def test_an_effect_needs_a_common_seed() -> None:
     records = [record("none", 1), record("other", 2)]
     assert a.paired(records, "other", a.log_time) is None
@@ -136,7 +145,7 @@ def test_partial_rank_correlation_equals_the_closed_form() -> None:
 
 
 def test_rank_correlation_of_too_few_models_is_refused() -> None:
-    with pytest.raises(UserError, match="four models or more"):
+    with pytest.raises(ValueError, match="four models or more"):
         a.rank_correlation([record("none", 1)], a.mean_correlation, a.log_time)
 
 
@@ -157,6 +166,56 @@ def test_beyond_error_is_the_distance_from_the_line_of_the_controls() -> None:
     assert found.exp().low == pytest.approx(2.0)
 
 
+def scattered(rng: np.random.Generator) -> list[Record]:
+    """A variant twice as stable as the controls, whose line is drawn on to reach it."""
+    controls = ("none", "epochs-40", "epochs-25")
+    records = []
+    for seed in (1, 2, 3, 4):
+        for variant in (*controls, "cosine-down"):
+            far = variant == "cosine-down"
+            error = float(np.exp(rng.normal(-0.5 if far else -1.6, 0.05)))
+            log_time = seed + 3 * np.log(error) + rng.normal(0, 0.1)
+            time = float(np.exp(log_time) * (2 if far else 1))
+            records.append(record(variant, seed, force=error, times=[time]))
+    return records
+
+
+def test_beyond_error_covers_the_slope_of_the_line_through_the_controls() -> None:
+    records = scattered(np.random.default_rng(0))
+    found = a.beyond_error(records, "cosine-down")
+    assert found is not None
+
+    def table(variants: tuple[str, ...]) -> np.ndarray:
+        chosen = [r for r in records if r.variant in variants]
+        points = [[a.log_force_error(r), a.log_time(r)] for r in chosen]
+        return np.reshape(points, (4, len(variants), 2))
+
+    known = table(("none", "epochs-40", "epochs-25"))
+    means = known.mean(axis=1, keepdims=True)
+    line = stats.linregress(*(known - means).reshape(-1, 2).T)
+    # it has spent a degree of freedom on the mean of each of four seeds, not of one
+    error_of_slope = line.stderr * np.sqrt((12 - 2) / (12 - 5))
+    x, y = (table(("cosine-down",)) - means).reshape(-1, 2).T
+    distances = y - line.slope * x
+    half = stats.t.ppf(0.975, 3) * np.hypot(
+        stats.sem(distances), x.mean() * error_of_slope
+    )
+    assert found.value == pytest.approx(distances.mean())
+    assert found.high - found.value == pytest.approx(half)
+    assert found.value - found.low == pytest.approx(half)
+
+
+def test_beyond_error_covers_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        found = a.beyond_error(scattered(rng), "cosine-down")
+        assert found is not None
+        covered += found.low < np.log(2) < found.high
+    # 95 % less three standard errors; an interval that takes the line as known: 16 %
+    assert covered / 200 > 0.90
+
+
 def test_beyond_error_needs_controls() -> None:
     records = [record("none", 1), record("cosine-down", 1)]
     assert a.beyond_error(records, "cosine-down") is None
@@ -170,7 +229,7 @@ def test_best_variant_holds_longest() -> None:
 
 
 def test_best_variant_needs_decorrelated_models() -> None:
-    with pytest.raises(UserError, match="decorrelated"):
+    with pytest.raises(ValueError, match="decorrelated"):
         a.best_variant([record("none", 1)])
 
 

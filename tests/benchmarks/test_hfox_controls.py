@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.hfox.controls import NoisyAdam, SharpnessAware
-from nequip_decorr.errors import UserError
 
 LR = 0.1
 
@@ -80,5 +79,5 @@ def test_without_a_closure_there_is_no_step(
     optimizer: Callable[[Tensor], torch.optim.Optimizer],
 ) -> None:
     weights, _ = problem()
-    with pytest.raises(UserError, match="expected a closure"):
+    with pytest.raises(ValueError, match="expected a closure"):
         optimizer(weights).step()

@@ -18,7 +18,6 @@ from benchmarks.hfox import data
 from benchmarks.hfox.models import GRIDS, VARIANTS
 from benchmarks.hfox.pipeline import CONDITIONS
 from benchmarks.hfox.probe import OVERLAP_RATIO, POINTS, nearest_pair, scan
-from nequip_decorr.errors import UserError
 from nequip_decorr.md.protocol import Criteria
 
 #: Lattice constants (A) as published for hafnia, and Hf-O distances of its kind.
@@ -64,7 +63,7 @@ def test_changed_data_are_refused(tmp_path: Path) -> None:
         shutil.copyfile(path, tmp_path / path.name)
     with (tmp_path / "hfo2_val.extxyz").open("a") as handle:
         handle.write("\n")
-    with pytest.raises(UserError, match="other bytes"):
+    with pytest.raises(ValueError, match="other bytes"):
         data.require_intact(tmp_path)
 
 

@@ -13,7 +13,15 @@ import torch
 
 from tests.commands.test_configs import A_FEW, with_our_data
 from tests.commands.test_nothing_sticks import clean_python, elsewhere  # noqa: F401
-from tests.support.commands import DATA, Run, config_with, run, train, train_fails
+from tests.support.commands import (
+    DATA,
+    HERE,
+    Run,
+    config_with,
+    run,
+    train,
+    train_fails,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -210,7 +218,7 @@ def test_predictions_are_the_same_without_the_package(
     clean_python: Path,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    script = str(Path(__file__).with_name("predict.py"))
+    script = str(HERE / "predict.py")
     models = [str(lowered.folder / "last.ckpt"), str(package)]
     results = []
     for python, where in ((Path(sys.executable), "here"), (clean_python, "not here")):

@@ -56,7 +56,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         path = compile_model(checkpoint, target, folder / f"{target}.nequip.pt2")
         found[path.name] = path
     script = folder / "script.nequip.pth"
-    writer = str(Path(__file__).with_name("torchscript.py"))
+    writer = str(HERE / "torchscript.py")
     elsewhere(Path(sys.executable), writer, str(checkpoint), str(script), cwd=folder)
     found[script.name] = script
     return found
@@ -106,7 +106,7 @@ def test_no_file_names_the_package(models: dict[str, Path]) -> None:
 def test_predictions_are_the_same_without_the_package(
     models: dict[str, Path], clean_python: Path, tmp_path: Path
 ) -> None:
-    script = str(Path(__file__).with_name("predict.py"))
+    script = str(HERE / "predict.py")
     paths = [str(path) for path in models.values()]
     here, there = tmp_path / "here.npz", tmp_path / "there.npz"
     common = [str(DATA), *paths]

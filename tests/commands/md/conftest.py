@@ -4,7 +4,6 @@ from pathlib import Path
 
 import ase.io
 import pytest
-import torch
 
 from tests.support import commands
 
@@ -33,15 +32,6 @@ def compiled(checkpoint) -> Path:
     """The same model compiled for ase."""
     path = checkpoint.with_name("tiny.nequip.pt2")
     return commands.compile_model(checkpoint, "ase", path)
-
-
-@pytest.fixture
-def one_thread():
-    """As a run has it: sums depend on how many threads share them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

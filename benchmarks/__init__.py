@@ -1,0 +1,1 @@
+"""What the extension costs and whether it helps; see README.md."""

@@ -1,0 +1,1 @@
+"""What the term costs a training, and what MD costs."""
