@@ -157,7 +157,9 @@ def load_model(
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no model file {path}; check the path")
+        raise UserError(
+            f"expected a model file, got {path}, which is not there; give its path"
+        )
     kind = model_kind(path)
     opener = _Opener(loader, path.resolve(), kind, device)
     try:

@@ -52,7 +52,7 @@ def test_a_checkpoint_of_something_else(tmp_path):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(UserError, match="there is no model file"):
+    with pytest.raises(UserError, match="which is not there"):
         load_model(tmp_path / "none.ckpt")
 
 
