@@ -1,25 +1,20 @@
 """When a trajectory has failed: the tests, in their order, on one replica.
 
-Every comparison is written so that a number that is not one fails it. The limits and
+Comparisons are written so that NaN fails. The limits and
 where they come from are in :class:`nequip_decorr.md.protocol.Criteria`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
 
-from nequip_decorr.md.criteria.neighbours import (
-    Fragments,
-    Isolation,
-    Overlap,
-    has_void,
-    start_bonds,
-)
+from nequip_decorr.md.criteria.dissociation import Dissociation
+from nequip_decorr.md.criteria.neighbours import Overlap
+from nequip_decorr.md.criteria.violation import Labels, Violation, in_ps
 from nequip_decorr.md.criteria.warmth import Warmth
 from nequip_decorr.md.frames import Array, Frame
 from nequip_decorr.md.protocol import Criteria
@@ -28,22 +23,8 @@ from nequip_decorr.md.protocol import Criteria
 #: 2000 atoms in a million steps about 25 kT is the largest.
 THERMAL_KT = 40.0
 
-#: Below this temperature no bond of a solid or molecule breaks by itself within the
-#: picoseconds of a run; above it atoms do evaporate from surfaces, K.
-EVAPORATION_K = 1000.0
-
 #: A finite limit that only what has lost all meaning exceeds (its square is finite).
 LARGEST = 1e150
-
-
-class Violation(NamedTuple):
-    """A test that failed: cause, a line for a person, atoms, value and limit."""
-
-    cause: str
-    message: str
-    atoms: tuple[int, ...] = ()
-    value: float | None = None
-    limit: float | None = None
 
 
 class Watch:
@@ -76,7 +57,7 @@ class Watch:
         self._warmth = warmth
         self._check_interval = check_interval_steps
         self._half_inverse_masses = 0.5 / atoms.get_masses()
-        self._symbols = atoms.get_chemical_symbols()
+        self._label = Labels(atoms)
         self._last_positions: Array | None = None
         #: temperature of the last step, K
         self.temperature_K = np.nan
@@ -85,30 +66,27 @@ class Watch:
         # a limit that is switched off is the largest number, which infinity exceeds
         self._max_way = self._longest_ways(atoms.get_masses())
         self._max_force = criteria.max_force_eV_per_A or LARGEST
-        self._overlap = _made(Overlap, atoms, criteria.min_distance_ratio)
-        self._isolation = self._make_isolation(atoms)
-        self._fragments = _made(Fragments, atoms, criteria.fragment_ratio)
-        self._bonds = start_bonds(atoms) if criteria.max_bond_deviation_A else None
-        n_bonds = 0 if self._bonds is None else len(self._bonds.first)
+        ratio = criteria.min_distance_ratio
+        self._overlap = None if ratio is None else Overlap(atoms, ratio)
+        self._dissociated = Dissociation(
+            atoms, criteria, timestep_fs, warmth.hottest_target_K
+        )
         # the step at which a limit that needs confirming was first passed, -1: not
         self._hot_since = -1
-        self._off_since = np.full(n_bonds, -1, dtype=np.int64)
-        self._any_off = False
 
     @property
     def calm(self) -> bool:
         """Whether no limit is passed that only waits for confirmation."""
-        return self._hot_since < 0 and not self._any_off
+        return self._hot_since < 0 and not self._dissociated.waiting
 
     def state(self) -> dict[str, Any]:
         """What :meth:`restore` needs, in types that JSON knows."""
-        return {"hot_since": self._hot_since, "off_since": self._off_since.tolist()}
+        return {"hot_since": self._hot_since, "off_since": self._dissociated.state()}
 
     def restore(self, state: dict[str, Any], positions_A: Array) -> None:
-        """Go on from a state at these positions."""
+        """Continue from a state at these positions."""
         self._hot_since = int(state["hot_since"])
-        self._off_since = np.array(state["off_since"], dtype=np.int64)
-        self._any_off = bool((self._off_since >= 0).any())
+        self._dissociated.restore(state["off_since"])
         self._last_positions = positions_A
 
     def before_forces(self, positions_A: Array) -> Violation | None:
@@ -161,17 +139,6 @@ class Watch:
         ways: Array = np.maximum(limit_A, self._timestep_fs * units.fs * speeds)
         return ways
 
-    def _make_isolation(self, atoms: Atoms) -> Isolation | None:
-        """The test for atoms without a neighbour, where it can tell right from wrong.
-
-        Beside a void, a hot atom evaporates, and nothing is wrong with that.
-        """
-        ratio = self._criteria.isolation_ratio
-        evaporates = self._warmth.hottest_target_K > EVAPORATION_K
-        if ratio is None or (evaporates and has_void(atoms)):
-            return None
-        return Isolation(atoms, ratio)
-
     def _energy_not_finite(self, energy_eV: float) -> Violation | None:
         if np.isfinite(energy_eV):
             return None
@@ -183,7 +150,7 @@ class Watch:
             return None
         return Violation(
             "nonfinite",
-            f"{name} of {self._names(bad)} not finite",
+            f"{name} of {self._label.all(bad)} not finite",
             tuple(int(i) for i in bad),
         )
 
@@ -192,7 +159,8 @@ class Watch:
         way, limit = float(np.sqrt(ways[worst])), float(self._max_way[worst])
         return Violation(
             "blowup",
-            f"{self._name(worst)} moved {way:.3g} A in one step, limit {limit:.3g} A",
+            f"{self._label.one(worst)} moved {way:.3g} A in one step, "
+            f"limit {limit:.3g} A",
             (worst,),
             way,
             limit,
@@ -203,7 +171,8 @@ class Watch:
         force, limit = float(np.sqrt(forces[worst])), self._max_force
         return Violation(
             "blowup",
-            f"force on {self._name(worst)} is {force:.4g} eV/A, limit {limit:g} eV/A",
+            f"force on {self._label.one(worst)} is {force:.4g} eV/A, "
+            f"limit {limit:g} eV/A",
             (worst,),
             force,
             limit,
@@ -215,7 +184,7 @@ class Watch:
             return None
         return Violation(
             "overlap",
-            f"{self._names(close.atoms)} are {close.distance_A:.3f} A apart, "
+            f"{self._label.all(close.atoms)} are {close.distance_A:.3f} A apart, "
             f"limit {close.limit_A:.3f} A",
             close.atoms,
             close.distance_A,
@@ -253,7 +222,7 @@ class Watch:
         energy = float(kinetic_eV[worst])
         return Violation(
             "runaway",
-            f"kinetic energy of {self._name(worst)} is {energy:.3g} eV, "
+            f"kinetic energy of {self._label.one(worst)} is {energy:.3g} eV, "
             f"limit {limit:.3g} eV",
             (worst,),
             energy,
@@ -277,90 +246,13 @@ class Watch:
         return Violation(
             "runaway",
             f"temperature is {self.temperature_K:.0f} K, above its limit of "
-            f"{limit:.0f} K since {self._ps(self._hot_since)} ps",
+            f"{limit:.0f} K since {in_ps(self._hot_since, self._timestep_fs)} ps",
             (),
             self.temperature_K,
             limit,
         )
 
-    def _dissociated(self, frame: Frame) -> Violation | None:
-        return (
-            self._broken_bond(frame)
-            or self._in_pieces(frame.positions_A)
-            or self._isolated(frame.positions_A)
-        )
-
-    def _broken_bond(self, frame: Frame) -> Violation | None:
-        limit = self._criteria.max_bond_deviation_A
-        if limit is None or self._bonds is None or not len(self._off_since):
-            return None
-        lengths = self._bonds.lengths(frame.positions_A)
-        fine = np.abs(lengths - self._bonds.distance_A) <= limit
-        self._off_since[fine] = -1
-        self._off_since[~fine & (self._off_since < 0)] = frame.step
-        self._any_off = not fine.all()
-        age_fs = (frame.step - self._off_since) * self._timestep_fs
-        broken = ~fine & (age_fs >= self._criteria.bond_confirm_fs)
-        if not broken.any():
-            return None
-        bond = int(np.argmax(np.where(broken, age_fs, -1)))
-        pair = (int(self._bonds.first[bond]), int(self._bonds.second[bond]))
-        off = float(abs(lengths[bond] - self._bonds.distance_A[bond]))
-        return Violation(
-            "dissociation",
-            f"bond {self._names(pair)} is {off:.2f} A off its "
-            f"{self._bonds.distance_A[bond]:.2f} A, limit {limit:g} A, "
-            f"first crossed at {self._ps(int(self._off_since[bond]))} ps",
-            pair,
-            off,
-            limit,
-        )
-
-    def _in_pieces(self, positions_A: Array) -> Violation | None:
-        if not self._fragments:
-            return None
-        pieces, smallest = self._fragments(positions_A)
-        if pieces <= self._fragments.at_start:
-            return None
-        return Violation(
-            "dissociation",
-            f"{pieces} pieces, {self._fragments.at_start} at the start; the smallest "
-            f"is {self._names(smallest)}",
-            smallest,
-            float(pieces),
-            float(self._fragments.at_start),
-        )
-
-    def _isolated(self, positions_A: Array) -> Violation | None:
-        alone = self._isolation(positions_A) if self._isolation else ()
-        if not alone:
-            return None
-        return Violation(
-            "dissociation",
-            f"{self._names(alone)} without a neighbour within "
-            f"{self._criteria.isolation_ratio:g} bond lengths",
-            alone,
-            None,
-            self._criteria.isolation_ratio,
-        )
-
-    def _ps(self, step: int) -> str:
-        return f"{step * self._timestep_fs / 1000:.4g}"
-
-    def _name(self, index: int) -> str:
-        return f"{self._symbols[index]}{index}"
-
-    def _names(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> str:
-        names = [self._name(int(i)) for i in indices]
-        if len(names) > 4:
-            return f"{', '.join(names[:4])} and {len(names) - 4} more"
-        return ", ".join(names)
-
 
 def squares(vectors: Array) -> Array:
     """Squared length of each of (N, 3) vectors."""
     return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
-
-
-def _made(kind: Any, atoms: Atoms, ratio: float | None) -> Any:
-    return None if ratio is None else kind(atoms, ratio)
