@@ -103,7 +103,7 @@ def write_mathml(visitor: Any, node: Any) -> None:
     """Formulas that a browser shows by itself, without a script from elsewhere."""
     block = isinstance(node, nodes.math_block)
     mathml = convert(node.astext(), display="block" if block else "inline")
-    visitor.body.append(f"<div>{mathml}</div>" if block else mathml)
+    visitor.body.append(f'<div class="formula">{mathml}</div>' if block else mathml)
     raise nodes.SkipNode
 
 
