@@ -1,5 +1,7 @@
 """Tables of ``evidence.md``, made from the records of ``benchmarks/hfox``.
 
+``python -m docs.evidence_tables`` writes them into the page; a test compares.
+
 Each condition stands alone: unseen compositions and a higher temperature are different
 questions, and a mean over them answers neither.
 """
@@ -24,6 +26,9 @@ from benchmarks.hfox.analysis import (
     paired,
     ratio,
 )
+
+DOCS = Path(__file__).resolve().parent
+RECORDS = DOCS.parent / "benchmarks" / "hfox" / "results" / "records"
 
 #: composition and temperature of MD -> heading
 CONDITIONS = {
@@ -147,8 +152,8 @@ def elsewhere(everything: Sequence[Record], cell: Cell, in_distribution: bool) -
     return "\n".join(lines) + "\n"
 
 
-def write(records_folder: Path, out: Path) -> None:
-    """Write one file a table into ``out``."""
+def tables(records_folder: Path) -> dict[str, str]:
+    """All tables by name."""
     everything = load_records(records_folder)
     confirmed = of_section(everything, "confirmed")
     variants = SECTIONS["confirmed"][1]
@@ -167,5 +172,22 @@ def write(records_folder: Path, out: Path) -> None:
         "elsewhere_forces": elsewhere(everything, force_ratio, True),
         "elsewhere_energies": elsewhere(everything, energy_ratio, True),
     }
-    for name, text in pages.items():
-        (out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    return {name: text.strip() for name, text in pages.items()}
+
+
+def updated(page: str, records_folder: Path) -> str:
+    """The page with each table between its two comments made anew."""
+    for name, text in tables(records_folder).items():
+        begin, end = f"<!-- table {name} -->\n\n", "\n\n<!-- end of table -->"
+        before, found, rest = page.partition(begin)
+        if not found:
+            raise ValueError(f"no table {name} in the page")
+        page = before + begin + text + end + rest.partition(end)[2]
+    return page
+
+
+if __name__ == "__main__":
+    path = DOCS / "evidence.md"
+    path.write_text(
+        updated(path.read_text(encoding="utf-8"), RECORDS), encoding="utf-8"
+    )
