@@ -1,28 +1,31 @@
 """Other forms of the loss term, to compare with; RESULTS.md says what they do.
 
-Plain autograd, one group of blocks (Allegro's scalars), one process. The flag builds
-the package's own callback, so these come by a Trainer factory of their own:
+Plain autograd on the scalars of Allegro's layers, in one process. NequIP takes each as
+one more term of its loss. It rescales coefficients to a sum of 1, so 0.6 beside 1 for
+energy and 1 for forces is what the package calls 0.3:
 
 .. code-block:: yaml
 
-    trainer:
-      _target_: benchmarks.hfox.forms.with_other_form
-      decorr_options: {form: envelope, schedule: {kind: constant, coeff: 0.3}}
+    training_module:
+      loss:
+        extra_metrics:
+          - name: edge_correlation
+            coeff: 0.6
+            metric:
+              _target_: benchmarks.hfox.forms.OtherForm
+              form: envelope
+              layer_dim: ${num_scalar_features}
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import lightning
 import torch
 from nequip.data import AtomicDataDict
 from torch import Tensor
-
-from nequip_decorr import EdgeDecorrelation
-from nequip_decorr.correlation.functional import subsample_rows
-from nequip_decorr.correlation.sampled import SampledCorrelation
+from torchmetrics import Metric
 
 
 def of_ones(preds: Mapping[str, Tensor]) -> Tensor:
@@ -79,58 +82,52 @@ FORMS = {
 }
 
 
-class OtherForm(SampledCorrelation):
-    """One of :data:`FORMS` of the edges that the package's term would draw."""
+class OtherForm(Metric):
+    """One of :data:`FORMS`, of edges drawn anew for each batch.
 
-    def __init__(self, *args: Any, form: str, **options: Any) -> None:
-        super().__init__(*args, **options)
+    Args:
+        form: a key of :data:`FORMS`.
+        layer_dim: channels of one layer.
+        max_edges: edges to draw; None takes all.
+        seed: of the first draw; each later one has the next.
+    """
+
+    full_state_update = False
+    value_sum: Tensor
+    batches: Tensor
+
+    def __init__(
+        self,
+        form: str,
+        layer_dim: int,
+        max_edges: int | None = 1024,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
         self.explaining, self.value = FORMS[form]
+        self.layer_dim = layer_dim
+        self.max_edges = max_edges
+        self.seed = seed
+        for name in ("value_sum", "batches"):
+            zero = torch.zeros((), dtype=torch.float64)
+            self.add_state(name, zero, dist_reduce_fx="sum")
 
-    def _add_batch(self, preds: Mapping[str, Tensor]) -> Tensor:
-        features, weight = self._drawn(preds)
+    def update(self, preds: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+        """Add the value of a batch; ``target`` is not used."""
+        features = preds[AtomicDataDict.EDGE_FEATURES_KEY]
+        x = features.unflatten(1, (-1, self.layer_dim))
         explaining = self.explaining(preds)
-        if weight > 1.0:  # a part was drawn: the same edges of these
-            limit = self.max_edges or 0
-            explaining = explaining[
-                subsample_rows(len(explaining), limit, self._draw, explaining.device)
-            ]
-        ((x, _),) = self._stacked(features)
+        if self.max_edges is not None and len(x) > self.max_edges:
+            generator = torch.Generator().manual_seed(self.seed)
+            self.seed += 1
+            drawn = torch.randperm(len(x), generator=generator)[: self.max_edges]
+            x, explaining = x[drawn.to(x.device)], explaining[drawn.to(x.device)]
         z = residual(x, explaining)
         cov = torch.einsum("nlc,nld->lcd", z, z) / len(z)
-        value = self._over_layers([self.value(cov.double())])
-        edges = len(x) * weight
-        self.value_sum = self.value_sum + edges * value.detach()
-        self.edges = self.edges + edges
-        return value
+        self.value_sum = self.value_sum + self.value(cov.double()).mean()
+        self.batches = self.batches + 1
 
-
-class OtherDecorrelation(EdgeDecorrelation):
-    """The callback with :class:`OtherForm` for its term."""
-
-    def __init__(self, form: str, **options: Any) -> None:
-        super().__init__(**options)
-        self.form = form
-
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Put the other form in the place of the term."""
-        super().setup(trainer, pl_module, stage)
-        if self._loss_term is None or isinstance(self._loss_term, OtherForm):
-            return
-        self._loss_term = OtherForm(
-            form=self.form,
-            blocks=self._loss_term.blocks,
-            max_edges=self.options.sample.edges,
-            max_channels=self.options.sample.channels,
-        )
-        self._loss_term.checked_by_callback = True
-        pl_module.loss.update({self.name: self._loss_term})
-
-
-def with_other_form(
-    *, decorr_options: Mapping[str, Any], callbacks: Sequence[Any], **options: Any
-) -> lightning.Trainer:
-    """The config's Trainer with the callback added."""
-    ours = OtherDecorrelation(
-        **{str(key): value for key, value in decorr_options.items()}
-    )
-    return lightning.Trainer(callbacks=[*callbacks, ours], **options)
+    def compute(self) -> Tensor:
+        """Mean over batches, shape ``()``."""
+        return self.value_sum / self.batches

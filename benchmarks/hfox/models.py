@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,12 +24,12 @@ CONSTANT = constant(0.3)
 
 def other_form(form: str) -> tuple[str, ...]:
     """A form of the term that the package does not have, see :mod:`forms`."""
-    schedule = "schedule: {kind: constant, coeff: 0.3}"
-    options = f"form: {form}, {schedule}, sample: {{edges: 1024}}"
-    return (
-        "trainer._target_=benchmarks.hfox.forms.with_other_form",
-        f"+trainer.decorr_options={{{options}}}",
+    metric = (
+        f"{{_target_: benchmarks.hfox.forms.OtherForm, form: {form}, "
+        "layer_dim: ${num_scalar_features}}"
     )
+    term = f"{{name: edge_correlation, coeff: 0.6, metric: {metric}}}"
+    return (f"+training_module.loss.extra_metrics=[{term}]",)
 
 
 #: Overrides of ``nequip-train -cn train``. Variants of one family differ in strength.
@@ -92,7 +93,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "nodes": (*CONSTANT, "nequip_decorr.features=node"),
 }
 
-DECORRELATED = tuple(v for v, args in VARIANTS.items() if "decorr" in str(args))
+DECORRELATED = tuple(
+    v for v, args in VARIANTS.items() if re.search("nequip_decorr|OtherForm", str(args))
+)
 #: Without decorrelation, at other errors in distribution.
 CONTROLS = ("epochs-40", "epochs-25", "weight-decay", "weight-noise")
 

@@ -19,14 +19,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nequip_decorr.inspection.figure import (
-    check_figure_path,
-    correlation_figure,
-    save_figure,
-)
+from nequip_decorr.inspection.figure import correlation_figure
 from nequip_decorr.inspection.measure import inspect_file
 from nequip_decorr.inspection.result import Inspection, reading, to_json
 from nequip_decorr.paths import check_output_file, user_path
+from nequip_decorr.plotting import check_figure_path, save_figure
 from nequip_decorr.species import OPTION, OPTION_HELP, parse_species_map
 from nequip_decorr.training.features import KINDS
 

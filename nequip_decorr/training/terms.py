@@ -31,11 +31,8 @@ def new_monitor(options: Options, found: Features) -> EdgeCorrelation:
 
 
 def _common(options: Options) -> dict[str, Any]:
-    weights = options.layer_weights
-    layers = None if weights is None else [i for i, w in enumerate(weights) if w]
     return {
-        "layers": layers,
-        "layer_weights": weights and [w for w in weights if w],
+        "layer_weights": options.layer_weights,
         "penalty": options.penalty.kind,
         "variance_floor": options.penalty.floor,
         "seed": options.sample.seed,

@@ -9,11 +9,10 @@ from nequip.data import AtomicDataDict
 from scipy import stats
 
 from benchmarks.hfox.forms import FORMS, OtherForm
-from nequip_decorr.correlation.channels import scalar_blocks
-from nequip_decorr.correlation.functional import subsample_rows
-from nequip_decorr.correlation.sampled import SampledCorrelation
+from nequip_decorr import EdgeCorrelation
 
 EDGES, CHANNELS, LAYERS = 500, 6, 2
+X = AtomicDataDict.EDGE_FEATURES_KEY
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def preds() -> dict[str, torch.Tensor]:
     own = randn(EDGES, LAYERS * CHANNELS) @ randn(LAYERS * CHANNELS, LAYERS * CHANNELS)
     by_pair = randn(4, LAYERS * CHANNELS)[2 * types[0] + types[1]]
     return {
-        "x": (own + 3 * by_pair) * envelope,
+        X: (own + 3 * by_pair) * envelope,
         AtomicDataDict.EDGE_CUTOFF_KEY: envelope,
         AtomicDataDict.EDGE_TYPE_KEY: types,
         AtomicDataDict.ATOM_TYPE_KEY: torch.tensor([0, 1]),
@@ -37,11 +36,7 @@ def preds() -> dict[str, torch.Tensor]:
 
 
 def metric(form: str, max_edges: int | None = None) -> OtherForm:
-    found = OtherForm(
-        form=form, blocks=scalar_blocks("x", CHANNELS, LAYERS), max_edges=max_edges
-    )
-    found.checked_by_callback = True
-    return found
+    return OtherForm(form=form, layer_dim=CHANNELS, max_edges=max_edges)
 
 
 def mean_square(rows: np.ndarray) -> float:
@@ -51,17 +46,15 @@ def mean_square(rows: np.ndarray) -> float:
 
 
 def layers(preds: dict[str, torch.Tensor]) -> list[np.ndarray]:
-    x = preds["x"].double().numpy()
+    x = preds[X].double().numpy()
     return [x[:, :CHANNELS], x[:, CHANNELS:]]
 
 
 def test_plain_is_the_term_of_the_package(preds: dict[str, torch.Tensor]) -> None:
-    ours = SampledCorrelation(blocks=metric("plain").blocks, max_edges=100)
-    ours.checked_by_callback = True
     results = []
-    for each in (metric("plain", max_edges=100), ours):
-        x = preds["x"].clone().requires_grad_()
-        value = each({**preds, "x": x}, {})
+    for each in (metric("plain"), EdgeCorrelation(field=X, layer_dim=CHANNELS)):
+        x = preds[X].clone().requires_grad_()
+        value = each({**preds, X: x}, {})
         value.backward()
         results.append((value, x.grad))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=0)
@@ -118,11 +111,20 @@ def test_decorr_in_its_closed_form(preds: dict[str, torch.Tensor]) -> None:
 def test_the_edges_that_are_drawn_have_their_own_regressors(
     form: str, preds: dict[str, torch.Tensor]
 ) -> None:
-    drawn = metric(form, max_edges=60)
-    rows = subsample_rows(EDGES, 60, drawn._draw)
+    drawn = torch.randperm(EDGES, generator=torch.Generator().manual_seed(0))[:60]
     part = {
-        key: value[:, rows] if key == AtomicDataDict.EDGE_TYPE_KEY else value[rows]
+        key: value[:, drawn] if key == AtomicDataDict.EDGE_TYPE_KEY else value[drawn]
         for key, value in preds.items()
         if key != AtomicDataDict.ATOM_TYPE_KEY
     } | {AtomicDataDict.ATOM_TYPE_KEY: preds[AtomicDataDict.ATOM_TYPE_KEY]}
-    torch.testing.assert_close(drawn(preds, {}), metric(form)(part, {}))
+    found = metric(form, max_edges=60)
+    torch.testing.assert_close(found(preds, {}), metric(form)(part, {}))
+    # others for the next batch
+    assert float(found(preds, {})) != float(metric(form)(part, {}))
+
+
+def test_an_epoch_is_the_mean_of_its_batches(preds: dict[str, torch.Tensor]) -> None:
+    half = {**preds, X: preds[X] ** 2}
+    found = metric("plain")
+    values = [float(found(batch, {})) for batch in (preds, half)]
+    assert float(found.compute()) == pytest.approx(np.mean(values))

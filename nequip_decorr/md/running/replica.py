@@ -11,7 +11,8 @@ import numpy as np
 from ase import Atoms, units
 
 from nequip_decorr.md import results
-from nequip_decorr.md.criteria.monitor import Violation, Watch
+from nequip_decorr.md.criteria.monitor import Watch
+from nequip_decorr.md.criteria.violation import Violation
 from nequip_decorr.md.criteria.warmth import warmth
 from nequip_decorr.md.dynamics.contract import Job, MDState
 from nequip_decorr.md.frames import Array, Frame
