@@ -53,6 +53,27 @@ SECTIONS = {
     "gnn": ("NequIP GNN, radial weights", {"constant-0.3": "`constant`"}),
 }
 
+#: other ways to regularise, beside the term
+CONTROLS = {
+    "constant-every-4": "`constant`",
+    "sam": "sharpness-aware minimisation",
+    "sam-half": "the same, half the epochs",
+    "epochs-40": "40 epochs of 60",
+    "epochs-25": "25 epochs of 60",
+    "weight-decay": "weight decay",
+    "weight-noise": "weight noise",
+}
+#: other forms of the term
+FORMS = {
+    "constant-0.3": "the package's",
+    "abs": "mean abs(rho)",
+    "decorr-form": "variances evened out too",
+    "without-envelope": "cutoff envelope removed first",
+    "by-element-pair": "centred by pair of elements",
+    "two-body-layer": "two-body layer only",
+    "later-layers": "later layers only",
+}
+
 Cell = Callable[[Sequence[Record], str, str], str]
 
 
@@ -159,7 +180,11 @@ def tables(records_folder: Path) -> dict[str, str]:
     variants = SECTIONS["confirmed"][1]
     times = table(confirmed, variants, time_ratio, "")
     times.insert(2, f"| {baseline(confirmed)} |")
+    explored = of_section(everything, "explored")
+    forms = of_section(everything, "forms")
     pages = {
+        "controls": "\n".join(table(explored, CONTROLS, time_ratio, "")),
+        "forms": "\n".join(table(forms, FORMS, time_ratio, "")),
         "times": "\n".join(times),
         "means": "\n".join(table(confirmed, variants, mean_time, "")),
         "forces": "\n".join(table(confirmed, variants, force_ratio, IN_DISTRIBUTION)),
