@@ -60,7 +60,7 @@ def check_names(trainer: Any, pl_module: Any) -> None:
     missing = []
     for name in RELIED_UPON:
         root, _, attributes = name.partition(".")
-        if attributes.startswith("loss.") and pl_module.loss is None:
+        if attributes.startswith("loss.") and getattr(pl_module, "loss", None) is None:
             continue
         try:
             if root in roots:
