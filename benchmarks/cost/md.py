@@ -2,11 +2,10 @@
 
     python -m benchmarks.cost md CHECKPOINT
 
-1. What is done about each step beside moving the atoms - criteria, records, saved
-   states, the progress bar - as a share of the model's own time, at 96 atoms
-   (``md_overhead.py``).
-2. ns/day, over all replicas: one by one with ase, in several processes, and in batches,
-   for the model as it was trained and compiled, at 24 and 96 atoms. Criteria are on.
+1. The time that stability criteria, records, saved states and the progress bar take at
+   each step, as a share of the model's own time, at 96 atoms (``md_overhead.py``).
+2. ns/day summed over replicas: one at a time with ase, in several processes, and in
+   batches, for the model eager and compiled, at 24 and 96 atoms. Criteria are on.
 
 HfO2 at 300 K, 1 fs. The model must know Hf and O; that of the quick start will do.
 """
@@ -27,6 +26,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md import Protocol, load_model
 from nequip_decorr.md.dynamics import engines
 from nequip_decorr.md.dynamics.contract import Frame, Job, MDState
@@ -60,7 +60,7 @@ class Case(NamedTuple):
 
 
 class _Stopwatch:
-    """Judges as a run does; counts steps for a while, from when all are warm."""
+    """Checks criteria as a run does; counts steps for a while after the warm-up."""
 
     def __init__(self, plans: list[Plan], how: Protocol, seconds: float, start: Any):
         self._watches = {plan.index: watch(plan, how) for plan in plans}
@@ -96,7 +96,10 @@ class _Stopwatch:
 
     def _judge(self, violation: Any) -> bool:
         if violation is not None:
-            raise RuntimeError(f"expected a model that holds, got {violation}")
+            raise UserError(
+                f"expected a model that is stable at {TEMPERATURE_K:g} K, got "
+                f"{violation}; train it for longer"
+            )
         return True
 
 
@@ -182,7 +185,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
 
 
 def share_rows(shares: dict[str, Share]) -> list[list[str]]:
-    """Rows of the first table; shown is what the whole interval says, and the run."""
+    """Rows of the first table; the verdict needs the whole interval, and the run."""
     rows = []
     for form, share in shares.items():
         if max(share.high, share.whole) <= BOUND:
@@ -227,9 +230,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("checkpoint", type=Path, help="a model of HfO2, from nequip-train")
     add("--device", default="cpu", help="cpu or cuda")
-    add("--steps", type=int, default=2000, help="of the run for the first table")
-    add("--seconds", type=float, default=10.0, help="of each measurement of ns/day")
-    add("--rounds", type=int, default=3, help="measurements of each")
+    add("--steps", type=int, default=2000, help="length of the run for the first table")
+    add("--seconds", type=float, default=10.0, help="for each measurement of ns/day")
+    add("--rounds", type=int, default=3, help="measurements of each case")
     add("--processes", type=int, default=os.cpu_count() or 1)
     add("--batches", type=int, nargs="+", default=[1, 4, 16])
     add("--out", type=Path, default=RESULT)
@@ -256,7 +259,7 @@ def measure(args: argparse.Namespace) -> None:
         rates: dict[Case, list[float]] = {}
         every = cases(models, args.processes, args.batches)
         for index in range(args.rounds):
-            # round by round, so that a drift of the machine meets all alike
+            # round by round, so that a slow phase of the machine affects all alike
             for case in every:
                 rate = ns_per_day(case, args.device, args.seconds)
                 rates.setdefault(case, []).append(rate)

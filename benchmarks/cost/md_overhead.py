@@ -1,8 +1,8 @@
-"""What a run does beside the model and the moving of atoms, timed step by step.
+"""Time of a run outside the model and the integrator, step by step.
 
-A whole run is made as the command makes it, by an engine (this module is one, see
-:mod:`nequip_decorr.md.dynamics.engines`) that has a clock at its two seams: to the
-model, and to the observer, who tests, records, saves and shows. Both times come from
+The run is that of the command, with an engine (this module is one, see
+:mod:`nequip_decorr.md.dynamics.engines`) that times its calls of the model and of the
+observer, which checks criteria, records, saves and shows progress. Both times come from
 the same steps.
 """
 
@@ -22,6 +22,7 @@ from ase import Atoms
 from rich.console import Console
 from scipy import stats
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md import Protocol, run_stability
 from nequip_decorr.md.dynamics import engines
 from nequip_decorr.md.dynamics.contract import Engine, Frame, Job, Observer
@@ -118,13 +119,13 @@ class Share(NamedTuple):
 
 
 def overhead(model: Path, n_atoms: int, n_steps: int, device: str) -> Share:
-    """What all but model and integrator take, as a share of the model's time.
+    """Time outside model and integrator, as a share of the model's time.
 
     The interval is that of a median from order statistics
     (:func:`scipy.stats.quantile_test`).
 
     Raises:
-        RuntimeError: when the replica failed before its end.
+        UserError: when the replica failed before its end.
     """
     engines.ENGINES["timed"] = engines.Kind(__name__, batched=False)
     CLOCK.model_s.clear()
@@ -143,8 +144,8 @@ def overhead(model: Path, n_atoms: int, n_steps: int, device: str) -> Share:
             console=Console(file=io.StringIO(), force_terminal=True),
         )
     if result.replicas[0].failed:
-        raise RuntimeError(
-            f"expected a model that holds {n_steps} steps at {TEMPERATURE_K:g} K, "
+        raise UserError(
+            f"expected a model stable for {n_steps} steps at {TEMPERATURE_K:g} K, "
             f"got {result.replicas[0].failure}; train it for longer"
         )
     model_s, observer_s = (

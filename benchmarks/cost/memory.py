@@ -45,8 +45,8 @@ class Weigh(Callback):
 class Scale:
     """Peak of memory since it was made; on a CPU of what was allocated since then.
 
-    Counted, not sampled: the resident set of a process changes by more than the term
-    takes, and holds the libraries too.
+    Counted, not sampled: the resident set of a process varies by more than the term
+    takes, and includes the libraries.
     """
 
     def __init__(self) -> None:

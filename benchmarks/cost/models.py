@@ -117,7 +117,7 @@ def batch_of(edges: int) -> AtomicDataDict.Type:
 
 
 class Switched(EdgeDecorrelation):
-    """The callback, with hooks that can be told to do nothing, or to monitor only."""
+    """The callback, with hooks that can be switched off, or to monitoring only."""
 
     kind = ON
 

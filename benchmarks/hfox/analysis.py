@@ -1,4 +1,4 @@
-"""From records to answers, each with its interval. Pure functions.
+"""Statistics of the records, each with its interval. Pure functions.
 
 The unit of inference is the training seed: models of one seed share initial weights,
 data order, start structures and thermal noise, and differ in the variant alone. So
@@ -43,7 +43,7 @@ class Record:
         return tuple(self.data["md"])
 
     def times_ps(self, condition: str) -> np.ndarray:
-        """Time held by each replica, at most the horizon, at least one step."""
+        """Time to failure of each replica, or the horizon; at least one step."""
         return np.maximum(self.data["md"][condition]["time_ps"], TIMESTEP_FS / 1000)
 
 
@@ -57,7 +57,7 @@ class Estimate:
     seeds: int
 
     def exp(self) -> Estimate:
-        """Of a logarithm: the ratio."""
+        """Exponentiate a log-ratio and its interval."""
         low, value, high = np.exp([self.low, self.value, self.high])
         return Estimate(float(value), float(low), float(high), self.seeds)
 
@@ -75,31 +75,32 @@ def load_records(folder: Path) -> list[Record]:
 
 
 def log_time(record: Record, conditions: Iterable[str] | None = None) -> float:
-    """Mean over replicas, then conditions, of the logarithm of the time held (ps)."""
+    """Mean over replicas, then conditions, of the logarithm of :meth:`times_ps`."""
     chosen = record.conditions if conditions is None else conditions
     return float(np.mean([np.log(record.times_ps(c)).mean() for c in chosen]))
 
 
-def mean_time(record: Record) -> float:
-    """Mean over replicas, then conditions, of the time held (ps), up to the horizon.
+def mean_time(record: Record, conditions: Iterable[str] | None = None) -> float:
+    """Mean over replicas, then conditions, of the time to failure (ps), or the horizon.
 
-    The score of ``nequip-decorr md`` times the horizon: a few replicas that hold long
-    decide it, where :func:`log_time` tells how soon the others fail.
+    The score of ``nequip-decorr md`` times the horizon. The few longest-lived replicas
+    dominate it, while :func:`log_time` reflects typical ones.
     """
-    return float(np.mean([record.times_ps(c).mean() for c in record.conditions]))
+    chosen = record.conditions if conditions is None else conditions
+    return float(np.mean([record.times_ps(c).mean() for c in chosen]))
 
 
-def alive(records: Iterable[Record]) -> tuple[int, int]:
+def survivors(records: Iterable[Record]) -> tuple[int, int]:
     """Replicas that reached the horizon, and all."""
     runs = [run for r in records for run in r.data["md"].values()]
     causes = [cause for run in runs for cause in run["cause"]]
     return sum(cause is None for cause in causes), len(causes)
 
 
-def share_alive(record: Record) -> float:
+def surviving_share(record: Record) -> float:
     """Share of replicas that reached the horizon."""
-    survivors, total = alive([record])
-    return survivors / total
+    survived, total = survivors([record])
+    return survived / total
 
 
 def force_error(record: Record, test_set: str = IN_DISTRIBUTION) -> float:
@@ -298,7 +299,7 @@ def _table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def best_variant(records: Sequence[Record]) -> str:
-    """The decorrelated variant whose models hold longest on average."""
+    """The decorrelated variant with the longest time to failure on average."""
     found = {
         variant: estimate.value
         for variant in DECORRELATED

@@ -1,6 +1,6 @@
-"""The questions of the benchmark and what the records say to them, in words.
+"""The questions of the benchmark and their answers in words, from the records.
 
-Words follow from intervals alone, so that another machine's numbers get other words.
+The words depend on intervals alone, so other numbers give other words.
 """
 
 from __future__ import annotations
@@ -18,21 +18,26 @@ from .analysis import Estimate, Record
 from .figures import CONDITION_NAMES
 from .models import BORROWED, CHEAPEST, CHOSEN, DECORRELATED, FORMS, SECTIONS
 
-#: With fewer an interval says nothing.
+#: What is asked of MD out of distribution, and where. They are not pooled in a verdict.
+QUESTIONS = {
+    "at unseen compositions": ("hfo1.56_1200K", "hfo1.12_1200K"),
+    "in hotter HfO2": ("hfo2_2400K",),
+}
+#: With fewer, an interval is meaningless.
 FEWEST_SEEDS = 3
-#: What costs less: a question, the variant that does, and what it is compared with.
+#: What makes the term cheaper: a question, the variant, and what it is compared with.
 CHEAPER = {
     "Does it matter that a step draws 1024 edges, not all (about 2700)?": (
         "cosine-down",
         "cosine-all-edges",
     ),
-    "Does it matter that the term enters every fourth step only?": (
+    "Does it matter that the term enters only every fourth step?": (
         "cosine-every-4",
         "cosine-down",
     ),
-    "And that the constant one does?": (CHEAPEST, "constant-0.3"),
+    "And with a constant coefficient?": (CHEAPEST, "constant-0.3"),
 }
-#: A choice with what confirms it (other seeds), and what was chosen.
+#: Sections of a choice and of its confirmation on other seeds, and what was chosen.
 POOLED = {
     ("explored", "confirmed"): CHEAPEST,
     ("longer", "longer-confirmed"): "constant-0.3",
@@ -41,7 +46,7 @@ POOLED = {
 
 @dataclass(frozen=True)
 class Answer:
-    """One question, the sentence that answers it, and what it rests on."""
+    """One question, the sentence that answers it, and the section it comes from."""
 
     question: str
     sentence: str
@@ -90,19 +95,10 @@ def answers(records: Sequence[Record]) -> list[Answer]:
 
 def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]:
     time = a.paired(records, variant, a.log_time)
-    mean = a.paired(records, variant, a.mean_time)
-    if time is None or mean is None or time.seeds < FEWEST_SEEDS:
+    if time is None or time.seeds < FEWEST_SEEDS:
         return []
-    time = time.exp()
     found = [
-        Answer(
-            f"{variant}: does MD hold longer?",
-            f"**{direction(time, 'Longer', 'Shorter').capitalize()}**: "
-            f"{in_words(time)} times as long as without the extension (geometric "
-            f"mean); mean time different by {in_words(mean)} ps "
-            f"({direction(mean, 'longer', 'shorter', none=0.0)}).",
-            title,
-        ),
+        *_stability(records, variant, title),
         *_survivors(records, variant, title),
         _by_condition(records, variant, title),
         _errors(records, variant, title),
@@ -112,10 +108,10 @@ def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]
         ratio = beyond.exp()
         found.append(
             Answer(
-                f"{variant}: more than a larger error does by itself?",
+                f"{variant}: more stable than its force error alone explains?",
                 f"**{direction(ratio, 'Yes', 'No, less').capitalize()}**: "
-                f"{in_words(ratio)} times as long as models of equal force error "
-                "without the term.",
+                f"{in_words(ratio)} times the time to failure of models of equal force "
+                "error without the term.",
                 title,
             )
         )
@@ -124,37 +120,59 @@ def _effect(records: Sequence[Record], variant: str, title: str) -> list[Answer]
     return found
 
 
+def _stability(records: Sequence[Record], variant: str, title: str) -> list[Answer]:
+    """One answer for unseen compositions, one for a higher temperature."""
+    found = []
+    for question, conditions in QUESTIONS.items():
+        chosen = [c for c in conditions if c in records[0].conditions]
+        time = a.paired(records, variant, lambda r, c=chosen: a.log_time(r, c))
+        mean = a.paired(records, variant, lambda r, c=chosen: a.mean_time(r, c))
+        if time is None or mean is None or not chosen:
+            continue
+        ratio = time.exp()
+        sentence = (
+            f"**{direction(ratio, 'Longer', 'Shorter').capitalize()}**: "
+            f"{in_words(ratio)} times the time to failure without the extension "
+            f"(geometric mean); mean time different by {in_words(mean)} ps "
+            f"({direction(mean, 'longer', 'shorter', none=0.0)})."
+        )
+        asked = f"{variant}: is MD stable for longer {question}?"
+        found.append(Answer(asked, sentence, title))
+    return found
+
+
 def _survivors(records: Sequence[Record], variant: str, title: str) -> list[Answer]:
-    """Where there are any: replicas of one model live or fail together, so the interval
+    """Where there are any. Replicas of one model are not independent, so the interval
     is over seeds.
     """
-    share = a.paired(records, variant, a.share_alive)
+    share = a.paired(records, variant, a.surviving_share)
     with_term, without = (a.by_seed(records, v) for v in (variant, a.BASELINE))
     common = with_term.keys() & without.keys()
-    both = [a.alive(of[seed] for seed in common) for of in (with_term, without)]
-    if share is None or not any(survivors for survivors, _ in both):
+    both = [a.survivors(of[seed] for seed in common) for of in (with_term, without)]
+    if share is None or not any(survived for survived, _ in both):
         return []
     counts = " against ".join("{} of {}".format(*count) for count in both)
     sentence = (
-        f"{counts} without the extension; share different by {in_words(share)} "
+        f"{counts} without the extension; difference in the share {in_words(share)} "
         f"({direction(share, 'more', 'fewer', none=0.0)})."
     )
-    return [Answer(f"{variant}: alive at the horizon?", sentence, title)]
+    return [Answer(f"{variant}: do replicas survive to the horizon?", sentence, title)]
 
 
 def _errors(records: Sequence[Record], variant: str, title: str) -> Answer:
     parts = []
     for name, quantity in (
-        ("Force error in distribution", a.force_error),
-        ("out of it", a.force_error_out),
-        ("energy error in distribution", a.energy_error),
-        ("out of it", a.energy_error_out),
+        ("forces in distribution", a.force_error),
+        ("forces out of it", a.force_error_out),
+        ("energies in distribution", a.energy_error),
+        ("energies out of it", a.energy_error_out),
     ):
         ratio = a.ratio(records, variant, quantity)
         if ratio is not None:
             said = direction(ratio, "larger", "smaller")
-            parts.append(f"{name} {in_words(ratio)} times ({said})")
-    return Answer(f"{variant}: at what price?", f"{'; '.join(parts)}.", title)
+            parts.append(f"{name} {in_words(ratio)} ({said})")
+    sentence = f"Ratio of errors: {'; '.join(parts)}."
+    return Answer(f"{variant}: at what cost in accuracy?", sentence, title)
 
 
 def _against(
@@ -165,7 +183,8 @@ def _against(
         return []
     ratio = against.exp()
     sentence = (
-        f"{in_words(ratio)} times as long ({direction(ratio, 'longer', 'shorter')})."
+        f"{in_words(ratio)} times its time to failure "
+        f"({direction(ratio, 'longer', 'shorter')})."
     )
     return [Answer(f"{variant}: against {other}?", sentence, title)]
 
@@ -182,8 +201,8 @@ def _price_of(records: Sequence[Record]) -> list[Answer]:
     return [
         Answer(
             f"{CHOSEN[0]} or {CHOSEN[1]}?",
-            f"The first against the second: time held {time}, force error in "
-            f"distribution {force}, energy error {energy} times.",
+            f"Ratios of the first to the second: time to failure {time}, force error "
+            f"in distribution {force}, energy error {energy}.",
             SECTIONS["confirmed"][0],
         )
     ]
@@ -192,10 +211,12 @@ def _price_of(records: Sequence[Record]) -> list[Answer]:
 def _by_condition(records: Sequence[Record], variant: str, title: str) -> Answer:
     conditions = _places(records)
     del conditions["all"]
-    return Answer(f"{variant}: where?", _held(records, variant, conditions), title)
+    return Answer(
+        f"{variant}: in which condition?", _times(records, variant, conditions), title
+    )
 
 
-def _held(
+def _times(
     records: Sequence[Record], variant: str, places: dict[str, list[str] | None]
 ) -> str:
     parts = []
@@ -203,7 +224,7 @@ def _held(
         ratio = a.paired(records, variant, lambda r, c=of: a.log_time(r, c))
         if ratio is not None:
             parts.append(f"{name}: {in_words(ratio.exp())}")
-    return f"Time held, ratio: {'; '.join(parts)}."
+    return f"Time to failure, ratio: {'; '.join(parts)}."
 
 
 def _corrected(records: Sequence[Record]) -> list[Answer]:
@@ -223,7 +244,7 @@ def _corrected(records: Sequence[Record]) -> list[Answer]:
     said = "yes" if corrected < 0.05 else "no"
     return [
         Answer(
-            "Does a difference in the time held survive a correction for their number?",
+            "Is a difference significant after correction for multiple comparisons?",
             f"**{said.capitalize()}**: the clearest of {len(found)} is {best}, "
             f"p = {found[best]:.3f}, corrected {corrected:.2f} (Holm).",
             SECTIONS["confirmed"][0],
@@ -238,38 +259,38 @@ def _places(records: Sequence[Record]) -> dict[str, list[str] | None]:
 
 
 def _all_seeds(records: Sequence[Record], variant: str, title: str) -> list[Answer]:
-    """Where, over the seeds that a choice was made by too."""
+    """In which condition, over all seeds."""
     if len(a.differences(records, variant, a.log_time)) < FEWEST_SEEDS:
         return []
-    question = f"{variant}: over all seeds, those that it was chosen by too?"
-    sentence = _held(records, variant, _places(records))
+    question = f"{variant}: over all seeds, including those used to choose it?"
+    sentence = _times(records, variant, _places(records))
     return [Answer(question, sentence, title)]
 
 
 def _relation(records: Sequence[Record]) -> list[Answer]:
     with_term = [r for r in records if r.variant in DECORRELATED]
     given = (a.force_error, a.force_error_out)
-    less = ("they hold shorter", "models that are less correlated hold longer")
+    less = ("less correlated models fail sooner", "less correlated models fail later")
     questions = {
         "Is correlation related to stability over all models?": (
             "Spearman",
             (records, a.mean_correlation, a.log_time),
             less,
         ),
-        "Is it among models that all have the term?": (
+        "And among models trained with the term?": (
             "Spearman",
             (with_term, a.mean_correlation, a.log_time),
             less,
         ),
-        "Does it add to what force errors in and out of distribution say?": (
+        "Does it add information to force errors in and out of distribution?": (
             "Partial Spearman",
             (records, a.mean_correlation, a.log_time, given),
             less,
         ),
-        "Does a static probe, the barrier of Hf-Hf scans, tell stability?": (
+        "Does a static probe, the barrier in Hf-Hf bond scans, predict stability?": (
             "Spearman",
             (records, a.barrier, a.log_time),
-            ("higher barriers hold longer", "they hold shorter"),
+            ("models with higher barriers fail later", "they fail sooner"),
         ),
     }
     found = []
@@ -285,7 +306,7 @@ def _relation(records: Sequence[Record]) -> list[Answer]:
 
 
 def _choice(records: Sequence[Record]) -> list[Answer]:
-    """Variants of all seeds in order; ratios of different seeds do not compare."""
+    """Variants that have all seeds, best first."""
     seeds = len(a.by_seed(records, a.BASELINE))
     times = {v: a.paired(records, v, a.log_time) for v in DECORRELATED}
     ranked = sorted(
@@ -300,7 +321,7 @@ def _choice(records: Sequence[Record]) -> list[Answer]:
     return [
         Answer(
             "Which schedule and coefficient?",
-            f"By the time held, ratio to no extension, {seeds} seeds: {listed}.",
+            f"Time to failure, ratio to no extension, {seeds} seeds: {listed}.",
             SECTIONS["explored"][0],
         )
     ]
@@ -322,16 +343,16 @@ def _cheaper(
     return [
         Answer(
             question,
-            f"{variant} against {reference}: force error {in_words(error.exp(), 3)} "
-            f"times, mean \\|rho\\| different by {in_words(rho, 3)}, time held "
-            f"{in_words(time.exp())} times.",
+            f"Ratios of {variant} to {reference}: force error "
+            f"{in_words(error.exp(), 3)}, time to failure {in_words(time.exp())}; "
+            f"difference in mean \\|rho\\| {in_words(rho, 3)}.",
             section,
         )
     ]
 
 
 def _forms(records: Sequence[Record]) -> list[Answer]:
-    """What is penalised, against the term as it is."""
+    """Other forms of the term against the package's."""
     found = {v: a.paired(records, v, a.log_time, "constant-0.3") for v in FORMS}
     listed = [
         f"{v} {in_words(e.exp())}"
@@ -342,8 +363,8 @@ def _forms(records: Sequence[Record]) -> list[Answer]:
         return []
     return [
         Answer(
-            "Does another form of the term hold longer than constant-0.3?",
-            f"Time held, ratio to it: {'; '.join(listed)}.",
+            "Is another form of the term more stable than constant-0.3?",
+            f"Ratio of times to failure: {'; '.join(listed)}.",
             SECTIONS["forms"][0],
         )
     ]

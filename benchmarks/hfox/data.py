@@ -1,9 +1,9 @@
 """The data of the benchmark: HfOx labelled by SevenNet-0, made by MD with it.
 
-``python -m benchmarks.hfox.data`` makes everything again, two runs at a time, and goes
-on where it stopped (25 minutes on two cores; needs ``pip install sevenn==0.13.0``).
-The files that it made are in the repository with their checksums; MD is chaotic, so
-another machine gives other frames of the same kind.
+``python -m benchmarks.hfox.data`` regenerates everything, one run per core, and resumes
+where it was interrupted (25 minutes on two cores; ``pip install sevenn==0.13.0``).
+The files are in the repository with their checksums; MD is chaotic, so another machine
+gives other frames of the same kind.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""``make evidence``: does decorrelation keep MD alive out of distribution?
+"""``make evidence``: does decorrelation make MD more stable out of distribution?
 
 Trains every model of a grid, measures it, and writes RESULTS.md. Each model leaves one
-record; a run that is killed goes on with the models that have none. See RESULTS.md for
-what came out, and models.py for what is compared.
+record. If interrupted, rerun the same command: it trains the models that have none. See
+RESULTS.md for the results, and models.py for what is compared.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from .models import GRIDS, Job
 from .pipeline import HERE, measure
 from .report import write_results
 
-#: Of one model, on a shared x86 core; the bar of progress corrects it.
+#: Per model, on a shared x86 core; a first guess until the progress bar knows better.
 CPU_S_PER_MODEL = 160
 
 console = Console()
@@ -102,7 +102,7 @@ def run_all(jobs: list[Job], args: argparse.Namespace, records: Path) -> list[st
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    # a process a model: what compiled models and traces hold on to goes with it
+    # one process for each model, which frees what compiled models and traces keep
     pool = ProcessPoolExecutor(
         args.processes, get_context("spawn"), max_tasks_per_child=1
     )
@@ -136,8 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, then write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grid", choices=sorted(GRIDS), default="cpu")
-    parser.add_argument("--out", type=Path, help="of records and results")
-    parser.add_argument("--work", type=Path, help="of what is kept until a record is")
+    parser.add_argument("--out", type=Path, help="folder for records and results")
+    parser.add_argument(
+        "--work", type=Path, help="folder for models until they have a record"
+    )
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args(arguments)
@@ -153,7 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left = missing(jobs, records)
     console.print(f"{len(jobs) - len(left)} of {len(jobs)} models have a record")
     minutes = len(left) * CPU_S_PER_MODEL / args.processes / 60
-    console.print(f"the others take about {minutes:.0f} min; stop at any time")
+    console.print(
+        f"the others take about {minutes:.0f} min; if interrupted, rerun to resume"
+    )
     failures = run_all(left, args, records) if left else []
     for line in failures:
         console.print(line, style="red")

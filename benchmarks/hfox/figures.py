@@ -68,9 +68,9 @@ def line_styles(variants: Sequence[str]) -> dict[str, Any]:
 
 
 def forest_figure(records: Sequence[Record]) -> Figure:
-    """Ratios to the baseline: time held, and force error in distribution."""
+    """Ratios to the baseline: time to failure, and force error in distribution."""
     quantities = {
-        "time held out of distribution": log_time,
+        "time to failure out of distribution": log_time,
         "force error in distribution": log_force_error,
     }
     shown = [v for v in VARIANTS if v != BASELINE and paired(records, v, log_time)]
@@ -100,7 +100,7 @@ def forest_figure(records: Sequence[Record]) -> Figure:
 
 
 def survival_figure(records: Sequence[Record], variants: Sequence[str]) -> Figure:
-    """Share of replicas alive, one panel a condition, replicas of all seeds pooled."""
+    """Share of surviving replicas of all seeds, one panel a condition."""
     conditions = records[0].conditions
     figure = new_figure(9.0, 3.2)
     axes = figure.subplots(1, len(conditions), sharex=True, sharey=True)
@@ -124,13 +124,13 @@ def survival_figure(records: Sequence[Record], variants: Sequence[str]) -> Figur
             )
         axis.set(xscale="log", xlabel="time (ps)", ylim=(0, 1.02))
         axis.set_title(CONDITION_NAMES.get(condition, condition), fontsize=10)
-    axes[0].set_ylabel("replicas alive")
+    axes[0].set_ylabel("surviving replicas")
     axes[-1].legend(fontsize=8, frameon=False)
     return figure
 
 
 def scatter_figure(records: Sequence[Record]) -> Figure:
-    """Time held against what might explain it; one point a model."""
+    """Time to failure against what might explain it; one point a model."""
     panels = {
         "mean |rho| of edge features": mean_correlation,
         "force error in distribution (eV/A)": force_error,
@@ -155,6 +155,6 @@ def scatter_figure(records: Sequence[Record]) -> Figure:
             )
         axis.set(xlabel=label, yscale="log")
         plain_ticks(axis.yaxis, *axis.get_ylim())
-    axes[0].set_ylabel("time held (ps, geometric mean)")
+    axes[0].set_ylabel("time to failure (ps, geometric mean)")
     axes[0].legend(fontsize=8, frameon=False)
     return figure

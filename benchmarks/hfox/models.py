@@ -100,7 +100,7 @@ DECORRELATED = tuple(
 CONTROLS = ("epochs-40", "epochs-25", "weight-decay", "weight-noise")
 
 #: What the numbers under "Explored" say to confirm: of the variants that were there
-#: then, these two hold longest.
+#: then, these two are the most stable.
 CHOSEN = ("constant-0.3", "cosine-down")
 #: What ``+nequip_decorr=constant`` does: the first of these in every fourth step.
 CHEAPEST = "constant-every-4"
@@ -188,13 +188,13 @@ GNN = (
 
 #: Section of the results -> title and what it is.
 SECTIONS = {
-    "small": ("Reduced form", "Two seeds, the fewest variants; `make evidence-small`."),
-    "explored": ("Explored", "What a choice is made by."),
+    "small": ("Reduced form", "Two seeds, two variants; `make evidence-small`."),
+    "explored": ("Explored", "Used to choose what to confirm."),
     "confirmed": (
         "Confirmed",
-        "The two that held longest of the three schedules that had been explored by "
-        "then, on eight other seeds; and the constant one every fourth step, which "
-        "costs least. Nothing was chosen by these numbers.",
+        "The two most stable of the three schedules explored by then, on eight other "
+        "seeds; and the constant one every fourth step, which costs least. Nothing "
+        "was chosen by these numbers.",
     ),
     "cold": (
         "Fewer and colder frames",
@@ -210,8 +210,8 @@ SECTIONS = {
         "Longer training, confirmed",
         "The only replicas that reached 10 ps had the term, in three of the eight "
         'seeds under "Longer training". Hence eight others. Their number was fixed '
-        "before they were run, and what would be asked of them: the time held of "
-        "constant-0.3, and how many replicas are alive.",
+        "before they were run, and so were the questions: the time to failure of "
+        "constant-0.3, and how many replicas survive.",
     ),
     "larger": ("A larger model", "54 thousand weights."),
     "forms": (
@@ -244,11 +244,11 @@ GRIDS = {
         *jobs("gnn", ("none", "constant-0.3", "nodes"), range(1, 4), SCALE, GNN),
         *jobs("longer", BOTH, range(1, 4), SCALE, LONGER),
         *jobs("cold", (*FIRST[:5], "weight-noise"), range(1, 3), SCALE, COLD),
-        # three seeds left every answer open: eight, a number fixed before they were run
+        # three seeds were inconclusive; eight was fixed before the others were run
         *jobs("gnn", BOTH, range(4, 9), SCALE, GNN),
         *jobs("larger", BOTH, range(4, 9), SCALE, LARGER),
         *jobs("longer", BOTH, range(4, 9), SCALE, LONGER),
-        # and eight that its promise did not come from
+        # and eight that had not suggested anything
         *jobs("longer-confirmed", BOTH, range(9, 17), SCALE, LONGER),
     ],
     # a GPU for a day: larger models, trained longer, twice the seeds

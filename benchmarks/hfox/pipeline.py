@@ -1,8 +1,8 @@
 """One model of the benchmark, from training to its record.
 
 Everything goes through what a user has: ``nequip-train``, ``nequip-compile`` and the
-functions behind ``nequip-decorr md`` and ``inspect``. Killed at any moment, the same
-call goes on with the stage that it was in.
+functions behind ``nequip-decorr md`` and ``inspect``. If interrupted, the same call
+resumes at the stage that it was in.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def compile_model(folder: Path, device: str) -> Path:
 def stability(
     model: Path, folder: Path, data: Path, scale: Scale, device: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of each condition what is kept, see :func:`summary`; and the machine."""
+    """For each condition a :func:`summary` of its MD; and the machine."""
     found, machine = {}, {}
     for name, temperature_K in CONDITIONS.items():
         protocol = Protocol(
@@ -132,7 +132,7 @@ def stability(
 
 
 def summary(result: RunResult) -> dict[str, Any]:
-    """What is kept of a run: one entry a replica, and the errors of g(r)."""
+    """What the record keeps of a run: one entry a replica, and the errors of g(r)."""
     replicas = result.replicas
     distributions = (result.fidelity or {}).get("distributions", [])
     return {
@@ -184,7 +184,7 @@ def correlation(checkpoint: Path, data: Path) -> list[dict[str, float]]:
 def measure(
     overrides: tuple[str, ...], folder: Path, data: Path, scale: Scale
 ) -> dict[str, Any]:
-    """All stages for one model; everything that its record holds."""
+    """All stages for one model; returns the content of its record."""
     trained = train(folder, (f"data_dir={data}", *overrides))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = compile_model(folder, device)

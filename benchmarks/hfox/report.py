@@ -49,7 +49,7 @@ class Row:
     by_condition: list[Estimate | None]
     rho: float
     rank: float
-    alive: str
+    surviving: str
     drift: str
 
 
@@ -79,7 +79,7 @@ def row_of(records: Sequence[Record], variant: str, conditions: Sequence[str]) -
         ],
         rho=float(np.mean([a.mean_correlation(r) for r in models])),
         rank=float(np.mean([a.effective_rank(r) for r in models])),
-        alive="{} of {}".format(*a.alive(models)),
+        surviving="{} of {}".format(*a.survivors(models)),
         drift=mean_drift(models),
     )
 
@@ -94,7 +94,7 @@ def mean_drift(models: Sequence[Record]) -> str:
 
 
 def rank_table(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Spearman's correlations with the time held."""
+    """Spearman's correlations with the time to failure."""
     errors = (a.force_error, a.force_error_out)
     with_term = [r for r in records if r.variant in DECORRELATED]
 
@@ -111,7 +111,7 @@ def rank_table(records: Sequence[Record]) -> list[dict[str, Any]]:
         "effective rank": (a.effective_rank, errors),
         "force error in distribution": (a.force_error, ()),
         "force error out of distribution": (a.force_error_out, ()),
-        "barrier of Hf-Hf scans": (a.barrier, errors),
+        "barrier in Hf-Hf scans": (a.barrier, errors),
     }
     return [
         {
@@ -136,12 +136,15 @@ def grid_section(records: Sequence[Record], grid: str, out: Path) -> dict[str, A
     figures = {
         "survival": (
             survival_figure(_of_common_seeds(shown, records), shown),
-            "Replicas alive against time, out of distribution",
+            "Surviving replicas against time, out of distribution",
         )
     }
     if many:
-        figures["forest"] = (forest_figure(records), "Time held and force error")
-        figures["scatter"] = (scatter_figure(records), "What goes with the time held")
+        figures["forest"] = (forest_figure(records), "Time to failure and force error")
+        figures["scatter"] = (
+            scatter_figure(records),
+            "Time to failure against correlation, force error and barrier",
+        )
     section: dict[str, Any] = {
         "title": SECTIONS[grid][0],
         "text": SECTIONS[grid][1],
@@ -155,7 +158,7 @@ def grid_section(records: Sequence[Record], grid: str, out: Path) -> dict[str, A
             "mean_time": np.mean([a.mean_time(r) for r in base]),
             "rho": np.mean([a.mean_correlation(r) for r in base]),
             "time": np.exp(np.mean([a.log_time(r) for r in base])),
-            "alive": "{} of {}".format(*a.alive(base)),
+            "surviving": "{} of {}".format(*a.survivors(base)),
         },
         "figures": [],
         "ranks": rank_table(records) if many else [],
@@ -223,7 +226,7 @@ def write_results(records: Sequence[Record], out: Path) -> Path:
         grids=[
             grid_section(of_grid, grid, out)
             for grid in SECTIONS
-            # everything is told relative to the baseline
+            # everything is relative to the baseline
             if (of_grid := a.of_section(records, grid))
             and any(r.variant == a.BASELINE for r in of_grid)
         ],
