@@ -143,9 +143,9 @@ def test_products_do_not_grow_with_channels_beyond_the_limit() -> None:
 
 
 def test_the_callback_has_these_limits_unless_told_otherwise() -> None:
-    settings = EdgeDecorrelation().state_dict()["settings"]
-    assert settings["max_edges"] == MAX_EDGES
-    assert settings["max_channels"] == MAX_CHANNELS
+    sample = EdgeDecorrelation().state_dict()["settings"]["sample"]
+    assert sample["edges"] == MAX_EDGES
+    assert sample["channels"] == MAX_CHANNELS
 
 
 # --- two processes ---
