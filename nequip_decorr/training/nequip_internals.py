@@ -170,6 +170,17 @@ def set_coefficient(
     entries[name].coeff = coeff
 
 
+def has_energy_term(loss: Any) -> bool:
+    """Whether the gradient of the total energy is part of a loss now."""
+    from nequip.data import AtomicDataDict
+
+    return any(
+        getattr(entry.field, "field", None) == AtomicDataDict.TOTAL_ENERGY_KEY
+        and entry.coeff is not None
+        for entry in loss.entries.values()
+    )
+
+
 def validation_names(pl_module: Any) -> list[str]:
     """Names of the validation metrics that NequIP logs."""
     names = []
