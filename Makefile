@@ -4,6 +4,8 @@
 # make test         all tests (make test-fast leaves out the slow ones)
 # make overhead     cost of the term in training steps, into benchmarks/cost/results
 # make lint         formatting, lint, types, layering
+# make docs         the documentation, into docs/_build/html
+# make release-check  builds sdist and wheel, and tries the wheel in a clean environment
 #
 # VENV=/some/folder puts the environment elsewhere. It has to be elsewhere when the path of
 # this folder has a space in it: torch.compile then finds none of torch's libraries.
@@ -13,7 +15,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart overhead evidence evidence-small test test-fast coverage lint format clean
+.PHONY: quickstart overhead evidence evidence-small test test-fast coverage lint format docs \
+	release-check clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -55,9 +58,15 @@ lint: $(VENV)/installed
 	$(foreach version,$(VERSIONS),$(BIN)/mypy --python-version $(version) &&) true
 	$(BIN)/lint-imports
 
+docs: $(VENV)/installed
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -b html docs docs/_build/html
+
+release-check: $(VENV)/installed
+	$(BIN)/python -m tests.support.release
+
 format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv outputs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv outputs dist docs/_build docs/_generated .pytest_cache .mypy_cache .ruff_cache

@@ -61,8 +61,8 @@ that returns one row of features for each edge. In MACE, for instance,
         alike = [blocks[index] for index in group]
         values = penalty(block_moments(tap.features, alike))  # one a block
 
-A schedule for the coefficient is
-:class:`nequip_decorr.training.schedules.Schedule`. Across data parallel ranks each
+A schedule for the coefficient is, for example,
+:class:`nequip_decorr.training.schedules.Cosine`. Across data parallel ranks each
 penalty is that of its own rank's edges, unless the moments are summed over ranks first,
 as :class:`nequip_decorr.EdgeCorrelation` does.
 """

@@ -1,16 +1,21 @@
-"""What every figure of the package shares; matplotlib is an extra and imported late."""
+"""What all figures share. matplotlib is an extra, imported when a figure is drawn."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nequip_decorr.errors import UserError
+from nequip_decorr.paths import check_output_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, and dashes for a reader who does not see them
+#: File types of figures.
+SUFFIXES = (".png", ".svg", ".pdf")
+
+# Okabe and Ito's colours, with dashes for readers who cannot tell these apart
 LINES = (
     ("#0072B2", "-"),
     ("#D55E00", "--"),
@@ -21,7 +26,7 @@ LINES = (
 
 
 def require_matplotlib() -> None:
-    """Raise UserError, saying what to install, where matplotlib is missing."""
+    """Raise UserError, naming the extra to install, if matplotlib is missing."""
     if find_spec("matplotlib") is None:
         raise UserError(
             "expected matplotlib for a figure, got an environment without it; run "
@@ -38,7 +43,7 @@ def new_figure(width_in: float, height_in: float, dpi: float | None = None) -> F
         dpi: dots per inch; None takes matplotlib's own.
 
     Raises:
-        RuntimeError: matplotlib is not installed.
+        UserError: if matplotlib is not installed.
     """
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -47,3 +52,30 @@ def new_figure(width_in: float, height_in: float, dpi: float | None = None) -> F
     figure = Figure(figsize=(width_in, height_in), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def check_figure_path(path: str | Path) -> Path:
+    """Check, before the work, that a figure can be written to a path.
+
+    Raises:
+        UserError: for a suffix not in :data:`SUFFIXES`, if the file cannot be written
+            (see :func:`nequip_decorr.paths.check_output_file`), or if matplotlib is not
+            installed.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"expected a figure file ending in {', '.join(SUFFIXES)}, got {path}"
+        )
+    check_output_file(path)
+    require_matplotlib()
+    return path
+
+
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, SVG or PDF, by the suffix of ``path``.
+
+    Raises:
+        UserError: see :func:`check_figure_path`.
+    """
+    figure.savefig(check_figure_path(path), dpi="figure")

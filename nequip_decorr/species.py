@@ -8,16 +8,16 @@ models do not.
 
 from __future__ import annotations
 
-import difflib
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from nequip_decorr.errors import UserError
+from nequip_decorr.wording import nearest_name
 
 #: NequIP's name for the map, in its transforms and its calculators
 MAP_KEY = "chemical_species_to_atom_type_map"
@@ -122,18 +122,13 @@ def _check(given: Mapping[str, str], type_names: Sequence[str]) -> None:
         if element not in atomic_numbers:
             raise UserError(
                 f"expected chemical symbols in {MAP_KEY}, got {element!r}"
-                f"{_nearest(element.capitalize(), atomic_numbers)}"
+                f"{nearest_name(element.capitalize(), atomic_numbers)}"
             )
         if name not in type_names:
             raise UserError(
                 f"expected atom types of the model ({', '.join(type_names)}) in "
-                f"{MAP_KEY}, got {element}={name}{_nearest(name, type_names)}"
+                f"{MAP_KEY}, got {element}={name}{nearest_name(name, type_names)}"
             )
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _likely_element(name: str, symbols: Mapping[str, int]) -> str:

@@ -9,7 +9,7 @@ from ase.build import bulk
 
 from nequip_decorr.cli.main import main
 from nequip_decorr.errors import UserError
-from nequip_decorr.inspection.measure import read_frames
+from nequip_decorr.inspection.inputs import read_frames
 from nequip_decorr.md.structures import read_structures
 from nequip_decorr.paths import check_output_file, split_index, user_path
 

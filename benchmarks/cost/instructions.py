@@ -112,7 +112,7 @@ def whole_steps(model: str, edges: int, counts: Path) -> dict[str, Any]:
     The first of the four has the term.
     """
     batch = batch_of(edges)
-    ours = Switched("constant", 0.3, monitor=False)
+    ours = Switched({"kind": "constant", "coeff": 0.3}, monitor=False)
     count = Count(ours, counts)
     # of the last kind one step is enough
     steps = (len(KINDS) - 1) * EVERY_N_STEPS + 1

@@ -56,8 +56,6 @@ CLOCK = Clock()
 class Timed:
     """An engine with a clock at both seams."""
 
-    batched = False
-
     def __init__(self, calculator: Any, protocol: Protocol) -> None:
         self._engine = engines.build("ase", calculator, protocol)
 
@@ -129,7 +127,7 @@ def overhead(model: Path, n_atoms: int, n_steps: int, device: str) -> Share:
     Raises:
         UserError: when the replica failed before its end.
     """
-    engines.ENGINES["timed"] = __name__
+    engines.ENGINES["timed"] = engines.Kind(__name__, batched=False)
     CLOCK.model_s.clear()
     CLOCK.observer_s.clear()
     with tempfile.TemporaryDirectory() as folder:

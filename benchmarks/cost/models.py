@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -125,7 +126,9 @@ class Switched(EdgeDecorrelation):
         if not hasattr(self, "term"):
             self.term = self._loss_term
         self.kind = kind
-        self.every_n_steps = EVERY_N_STEPS if kind == FOURTH else 1
+        every = EVERY_N_STEPS if kind == FOURTH else 1
+        sample = replace(self.options.sample, every=every)
+        self.options = replace(self.options, sample=sample)
         self._loss_term = self.term if kind in {ON, FOURTH} else None
         coeff = COEFFICIENT if kind in {ON, FOURTH} else 0.0
         nequip_internals.set_coefficient(pl_module.loss, self.name, coeff)

@@ -68,7 +68,7 @@ def train(
 ) -> Row:
     """Train one model on one batch again and again; a row of the table."""
     batch = batch_of(edges)
-    ours = Switched("constant", 0.3, monitor=False, **options)
+    ours = Switched({"kind": "constant", "coeff": 0.3}, monitor=False, **options)
     clock = Clock(ours, (ON, FOURTH, MONITOR, OFF), seconds)
     steps = 12_000
     loader = torch.utils.data.DataLoader([batch] * steps, batch_size=None)
@@ -313,7 +313,9 @@ def measure(args: argparse.Namespace) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     set_global_state(allow_tf32=args.tf32)
-    args.options = {} if args.max_edges is None else {"max_edges": args.max_edges}
+    args.options = (
+        {} if args.max_edges is None else {"sample": {"edges": args.max_edges}}
+    )
     for key in args.sections:
         title, section = SECTIONS[key]
         write_section(args.out, title, section(args))

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from .pipeline import Scale
 
 #: Defaults of the flags, named here so that models do not depend on them.
-CAPPED = "nequip_decorr.max_edges=1024"
-EVERY_STEP = "nequip_decorr.every_n_steps=1"
+CAPPED = "nequip_decorr.sample.edges=1024"
+EVERY_STEP = "nequip_decorr.sample.every=1"
 
 
 def constant(coeff: float) -> tuple[str, ...]:
     """A constant coefficient, in each step."""
-    options = (f"nequip_decorr.coeff={coeff:g}", EVERY_STEP)
+    options = (f"nequip_decorr.schedule.coeff={coeff:g}", EVERY_STEP)
     return ("+nequip_decorr=constant", CAPPED, *options)
 
 
@@ -36,10 +36,18 @@ def other_form(form: str) -> tuple[str, ...]:
 VARIANTS: dict[str, tuple[str, ...]] = {
     "none": (),
     "cosine-down": ("+nequip_decorr=cosine", CAPPED),
-    "cosine-up": ("+nequip_decorr=cosine", CAPPED, "nequip_decorr.direction=up"),
+    "cosine-up": (
+        "+nequip_decorr=cosine",
+        CAPPED,
+        "nequip_decorr.schedule.direction=up",
+    ),
     # the average of this is that of constant-0.3
-    "cosine-0.6": ("+nequip_decorr=cosine", CAPPED, "nequip_decorr.coeff=0.6"),
-    "cosine-bump": ("+nequip_decorr=cosine", CAPPED, "nequip_decorr.direction=bump"),
+    "cosine-0.6": ("+nequip_decorr=cosine", CAPPED, "nequip_decorr.schedule.coeff=0.6"),
+    "cosine-bump": (
+        "+nequip_decorr=cosine",
+        CAPPED,
+        "nequip_decorr.schedule.direction=bump",
+    ),
     "target": ("+nequip_decorr=target", CAPPED),
     "constant-1": constant(1),
     "constant-0.3": CONSTANT,
@@ -67,20 +75,20 @@ VARIANTS: dict[str, tuple[str, ...]] = {
         "+training_module.optimizer.noise=0.05",
     ),
     # every edge of every batch, no row cap
-    "cosine-all-edges": ("+nequip_decorr=cosine", "nequip_decorr.max_edges=null"),
+    "cosine-all-edges": ("+nequip_decorr=cosine", "nequip_decorr.sample.edges=null"),
     "cosine-every-4": (
         "+nequip_decorr=cosine",
         CAPPED,
-        "nequip_decorr.every_n_steps=4",
+        "nequip_decorr.sample.every=4",
     ),
-    "constant-every-4": (*CONSTANT[:-1], "nequip_decorr.every_n_steps=4"),
+    "constant-every-4": (*CONSTANT[:-1], "nequip_decorr.sample.every=4"),
     # what is penalised, each as strong as constant-0.3
-    "abs": (*CONSTANT, "nequip_decorr.penalty=abs"),
+    "abs": (*CONSTANT, "nequip_decorr.penalty.kind=abs"),
     "decorr-form": other_form("decorr"),
     "without-envelope": other_form("envelope"),
     "by-element-pair": other_form("pairs"),
-    "two-body-layer": (*CONSTANT, "nequip_decorr.layers=[0]"),
-    "later-layers": (*CONSTANT, "nequip_decorr.layers=[1,2]"),
+    "two-body-layer": (*CONSTANT, "nequip_decorr.layer_weights=[1,0,0]"),
+    "later-layers": (*CONSTANT, "nequip_decorr.layer_weights=[0,1,1]"),
     # of a NequIP GNN: atoms in place of the radial weights of edges
     "nodes": (*CONSTANT, "nequip_decorr.features=node"),
 }

@@ -117,7 +117,7 @@ def stability(
             frame_interval_steps=10,
         )
         out = folder / f"md-{name}"
-        run_stability(
+        result = run_stability(
             model,
             scale.start(data, name),
             protocol,
@@ -125,7 +125,7 @@ def stability(
             device=device,
             engine="torchsim" if device == "cuda" else "ase",
         )
-        result = add_fidelity(out / "result.json", data / f"{name}.extxyz")
+        result = add_fidelity(result, out / "result.json", data / f"{name}.extxyz")
         found[name] = summary(result)
         machine = {k: v for k, v in result.machine.items() if k in MACHINE}
     return found, machine

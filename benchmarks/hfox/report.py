@@ -11,8 +11,8 @@ import jinja2
 import numpy as np
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.inspection.figure import save_figure
 from nequip_decorr.md.results import write_atomic
+from nequip_decorr.plotting import save_figure
 
 from . import analysis as a
 from .analysis import Estimate, Record

@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from nequip_decorr.inspection.figure import correlation_figure, save_figure
+from nequip_decorr.inspection.figure import correlation_figure
 from nequip_decorr.inspection.measure import inspect_file
 from nequip_decorr.inspection.result import Inspection
+from nequip_decorr.plotting import save_figure
 
 from ..common import BIN, ROOT, finish, run, start
 

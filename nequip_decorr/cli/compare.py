@@ -14,15 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.inspection.figure import check_figure_path, save_figure
 from nequip_decorr.md.report.figures import survival_figure
-from nequip_decorr.md.results import RunResult, load
+from nequip_decorr.md.results import RESULT_NAME, RunResult, load
 from nequip_decorr.md.statistics.comparison import Comparison, compare_runs
 from nequip_decorr.md.statistics.score import Interval
 from nequip_decorr.md.statistics.survival import Survival, estimate_survival
 from nequip_decorr.paths import user_path
-
-RESULT_NAME = "result.json"
+from nequip_decorr.plotting import check_figure_path, save_figure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

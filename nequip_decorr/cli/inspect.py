@@ -19,14 +19,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from nequip_decorr.inspection.figure import (
-    check_figure_path,
-    correlation_figure,
-    save_figure,
-)
+from nequip_decorr.inspection.figure import correlation_figure
 from nequip_decorr.inspection.measure import inspect_file
 from nequip_decorr.inspection.result import Inspection, reading, to_json
 from nequip_decorr.paths import check_output_file, user_path
+from nequip_decorr.plotting import check_figure_path, save_figure
 from nequip_decorr.species import OPTION, OPTION_HELP, parse_species_map
 from nequip_decorr.training.features import KINDS
 
@@ -74,11 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(OPTION, metavar="ELEMENT=TYPE", nargs="+", help=OPTION_HELP)
     add(
         "--features",
-        choices=KINDS,
-        help="other features than the scalars of an Allegro model's edges or the "
-        "radial weights of a NequIP GNN",
+        help=f"{', '.join(KINDS)}, or a scalar field of the model's output (default: "
+        "edge for an Allegro model, radial for a NequIP GNN)",
     )
-    add("--field", help="a field of scalars in the model's output")
     add(
         "--layer-dim",
         metavar="C",
@@ -100,7 +95,6 @@ def run(args: argparse.Namespace) -> int:
             args.model,
             args.data,
             features=args.features,
-            field=args.field,
             layer_dim=args.layer_dim,
             batch_size=args.batch_size,
             max_frames=args.max_frames,

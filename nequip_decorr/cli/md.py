@@ -14,12 +14,11 @@ from rich.console import Console
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.dynamics.engines import ENGINES
 from nequip_decorr.md.models import model_stem
-from nequip_decorr.md.presets import PRESETS, preset
+from nequip_decorr.md.presets import PRESETS, preset, read_protocol
 from nequip_decorr.md.protocol import ENSEMBLES, Protocol
 from nequip_decorr.md.report.html import write_report
 from nequip_decorr.md.report.terminal import print_summary
-from nequip_decorr.md.results import RunResult
-from nequip_decorr.md.running.folder import RESULT_NAME
+from nequip_decorr.md.results import RESULT_NAME, RunResult
 from nequip_decorr.md.running.run import RunStoppedError, run_stability
 from nequip_decorr.md.statistics.fidelity import add_fidelity
 from nequip_decorr.md.statistics.rdf import read_reference
@@ -148,7 +147,7 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
             "write `preset: NAME` into the file instead"
         )
     base = (
-        Protocol.from_yaml(args.protocol)
+        read_protocol(args.protocol)
         if args.protocol
         else preset(args.preset or "solid")
     )
@@ -172,10 +171,10 @@ def finish(
     """
     page = result_path.with_name("report.html")
     if reference is not None or result.fidelity is None:
-        result = add_fidelity(result_path, reference)
+        result = add_fidelity(result, result_path, reference)
     print_summary(result, result_path, console)
     try:
-        write_report(result_path, page)
+        write_report(result, result_path.parent, page)
     except UserError as error:
         print(f"nequip-decorr md: no page: {error}", file=sys.stderr)
     else:

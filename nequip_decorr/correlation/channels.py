@@ -117,85 +117,81 @@ def irrep_blocks(
     return [block for block in blocks if block.pairs]
 
 
-def group_blocks(blocks: Sequence[Block]) -> list[list[int]]:
-    """Indices of blocks that fit into one batched product, in order of appearance."""
+def group_blocks(
+    blocks: Sequence[Block], max_channels: int | None = None
+) -> list[list[int]]:
+    """Indices of blocks that fit into one batched product, in order of appearance.
+
+    Blocks of more than ``max_channels`` count as having that many.
+    """
     groups: dict[tuple[int, int, bool], list[int]] = {}
     for index, block in enumerate(blocks):
-        key = (block.channels, block.dim, block.centred)
+        channels = min(block.channels, max_channels or block.channels)
+        key = (channels, block.dim, block.centred)
         groups.setdefault(key, []).append(index)
     return list(groups.values())
 
 
-def layer_shares(blocks: Sequence[Block]) -> Tensor:
-    """What each block counts for in its layer, float64 (layers, blocks).
+def block_weights(
+    blocks: Sequence[Block], layer_weights: Sequence[float] | None = None
+) -> list[float]:
+    """Weight of each block in the mean over layers; they sum to 1.
 
-    By number of pairs, dead channels included, so that the penalty of a layer is the
-    mean over all pairs of channels that can correlate. A row sums to 1.
+    A layer's blocks count by their number of pairs, dead channels included, so that the
+    penalty of a layer is the mean over all pairs of channels that can correlate.
+
+    Args:
+        blocks: all blocks of all layers.
+        layer_weights: one weight a layer; None weights layers equally.
 
     Raises:
-        UserError: when ``layer`` does not count from 0, or a layer has no pairs.
+        UserError: when ``layer`` does not count from 0, a layer has no pairs, or there
+            is not one weight a layer.
     """
-    numbers = sorted({block.layer for block in blocks})
-    shares = torch.zeros(len(numbers), len(blocks), dtype=torch.float64)
-    counted = bool(numbers) and numbers == list(range(len(numbers)))
-    if counted:
-        for index, block in enumerate(blocks):
-            shares[block.layer, index] = block.pairs
-    total = shares.sum(dim=1, keepdim=True)
-    if not (counted and bool((total > 0).all())):
+    layers = sorted({block.layer for block in blocks})
+    pairs = [sum(b.pairs for b in blocks if b.layer == layer) for layer in layers]
+    if not layers or layers != list(range(len(layers))) or not all(pairs):
         raise UserError(
             f"expected layers 0, 1, ... with blocks of two channels or more, got "
             f"{[(block.layer, block.channels) for block in blocks]}"
         )
-    return shares / total
-
-
-def arrange(
-    blocks: list[Block] | None, max_channels: int | None = None
-) -> tuple[list[list[int]], Tensor | None]:
-    """Blocks that go together, and their shares in layers, in the order of groups.
-
-    Blocks of more than ``max_channels`` count as having so many, in what goes together.
-    No shares where each layer is a block, and all are alike.
-    """
-    if blocks is None:
-        return [[0]], None
-    groups = group_blocks(
-        [
-            b._replace(channels=min(b.channels, max_channels or b.channels))
-            for b in blocks
-        ]
-    )
-    shares = layer_shares(blocks)[:, [i for group in groups for i in group]]
-    plain = len(groups) == 1 and torch.equal(shares, torch.eye(*shares.shape).double())
-    return groups, None if plain else shares
+    given = [1.0] * len(layers) if layer_weights is None else layer_weights
+    if len(given) != len(layers):
+        raise UserError(
+            f"expected one of `layer_weights` for each of {len(layers)} layers, got "
+            f"{len(given)}"
+        )
+    total = sum(given)
+    return [
+        given[block.layer] / total * block.pairs / pairs[block.layer]
+        for block in blocks
+    ]
 
 
 def block_moments(
-    fields: Mapping[str, Tensor], blocks: Sequence[Block], weight: float = 1.0
+    fields: Mapping[str, Tensor],
+    blocks: Sequence[Block],
+    weight: float = 1.0,
+    chosen: Mapping[int, Tensor] | None = None,
 ) -> Moments:
-    """Moments of blocks that :func:`group_blocks` put together, differentiably (once).
+    """Moments of blocks that :func:`group_blocks` put together, differentiably.
 
     Args:
         fields: features (rows, ...) of equal numbers of rows.
-        blocks: alike in ``channels``, ``dim`` and ``centred``.
+        blocks: alike in ``dim`` and ``centred``, and in the number of channels.
         weight: see :func:`.functional.moments`.
+        chosen: which channels to take, see :func:`stack_blocks`.
 
     Returns:
-        moments of L blocks. Rows count once, whatever ``dim`` is; the first moment of
-        blocks that are not centred is 0, which makes every function of
-        :mod:`.functional` take deviations from 0.
+        moments of L blocks. Rows count once, whatever ``dim`` is.
 
     Raises:
         UserError: when a field is not floating, or does not have the channels.
     """
-    x = stack_blocks(fields, blocks)
-    m = moments(x, weight)
+    x = stack_blocks(fields, blocks, chosen)
+    m = moments(x, weight, blocks[0].centred)
     dim = blocks[0].dim
-    first = m.first if blocks[0].centred else torch.zeros_like(m.first)
-    if dim == 1 and blocks[0].centred:
-        return m
-    return Moments(m.rows / dim, m.weight / dim, first, m.second)
+    return m if dim == 1 else m._replace(rows=m.rows / dim, weight=m.weight / dim)
 
 
 def stack_blocks(

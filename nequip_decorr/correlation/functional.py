@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nequip_decorr.correlation.gradients import MeanCorrelation, RawMoments
+from nequip_decorr.correlation.gradients import RowSums
 from nequip_decorr.errors import UserError
 
 #: Relative variance floor of the penalty: a channel's variance counts as at least this
@@ -59,7 +59,7 @@ class Moments(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What one can say of a block's correlations; every field has shape ``(L,)``.
+    """Statistics of each block's correlations; every field has shape ``(L,)``.
 
     Correlations are centred, over the live channels, and without the variance floor;
     0 where fewer than two channels are alive. ``mean_abs``, ``rms`` and ``maximum``
@@ -75,9 +75,6 @@ class Diagnosis(NamedTuple):
             :func:`debias`.
         rankme: effective rank, see :func:`rankme`.
         participation_ratio: see :func:`participation_ratio`.
-        condition: largest over smallest eigenvalue of R, the smallest taken as at
-            least 1e-12 of the largest.
-        numerical_rank: eigenvalues of R above C * eps(float32) of the largest.
         dead_fraction: fraction of channels that are dead.
     """
 
@@ -87,8 +84,6 @@ class Diagnosis(NamedTuple):
     mean_square_debiased: Tensor
     rankme: Tensor
     participation_ratio: Tensor
-    condition: Tensor
-    numerical_rank: Tensor
     dead_fraction: Tensor
 
 
@@ -118,18 +113,14 @@ def as_blocks(features: Tensor, layer_dim: int | None = None) -> Tensor:
     return features.view(features.shape[0], width // channels, channels)
 
 
-def widened(blocks: Tensor) -> Tensor:
-    """Features with half precision raised to float32."""
-    half = blocks.dtype in (torch.float16, torch.bfloat16)
-    return blocks.float() if half else blocks
-
-
-def moments(blocks: Tensor, weight: float = 1.0) -> Moments:
+def moments(blocks: Tensor, weight: float = 1.0, centred: bool = True) -> Moments:
     """Sum rows to moments, differentiably (once).
 
     Args:
         blocks: features ``(N, L, C)``; half precision is raised to float32. N may be 0.
         weight: how many rows of the batch each of these rows stands for.
+        centred: False sets the first moment to 0, so that every function below takes
+            deviations from 0 instead of the mean.
 
     Returns:
         float64 moments; relative error 1e-6 for float32 features whatever their scale
@@ -141,8 +132,9 @@ def moments(blocks: Tensor, weight: float = 1.0) -> Moments:
         # a part of the graph all the same, so that backward works without edges
         nothing = blocks.sum(dim=0).double()
         return Moments(rows, rows, nothing, nothing[:, :, None] * nothing[:, None, :])
-    first, second = RawMoments.apply(  # type: ignore[no-untyped-call]
-        widened(blocks), weight
+    half = blocks.dtype in (torch.float16, torch.bfloat16)
+    first, second = RowSums.apply(  # type: ignore[no-untyped-call]
+        blocks.float() if half else blocks, weight, centred
     )
     return Moments(rows, rows * weight, first, second)
 
@@ -156,9 +148,7 @@ def merge(first: Moments, *others: Moments) -> Moments:
 
 def covariance(m: Moments) -> Tensor:
     """Centred second moment ``(L, C, C)``, divided by N; 0 where there are no rows."""
-    weight = m.weight.clamp_min(_TINY)
-    mean = m.first / weight
-    return m.second / weight - mean[:, :, None] * mean[:, None, :]
+    return _mean_and_covariance(m)[1]
 
 
 def live_channels(m: Moments) -> Tensor:
@@ -169,17 +159,7 @@ def live_channels(m: Moments) -> Tensor:
     finite, meaningless correlations.
     """
     with torch.no_grad():
-        variance = covariance(m).diagonal(dim1=1, dim2=2)
-        average = variance.mean(dim=1, keepdim=True)
-        return are_live(variance, m.first / m.weight.clamp_min(_TINY), average)
-
-
-def are_live(variance: Tensor, mean: Tensor, average: Tensor) -> Tensor:
-    """The same by variances and means (L, C), and the mean variance (L, 1)."""
-    threshold = torch.maximum(
-        DEAD_RELATIVE_TO_BLOCK * average, DEAD_RELATIVE_TO_MEAN * mean * mean
-    )
-    return variance > threshold
+        return _correlate(m, floor=0.0)[1]
 
 
 def correlation(m: Moments, floor: float = VARIANCE_FLOOR) -> Tensor:
@@ -187,15 +167,7 @@ def correlation(m: Moments, floor: float = VARIANCE_FLOOR) -> Tensor:
 
     Rows and columns of dead channels are 0. With ``floor = 0`` this is Pearson's.
     """
-    cov = covariance(m)
-    live = live_channels(m)
-    variance = cov.diagonal(dim1=1, dim2=2)
-    floored = variance + floor * variance.mean(dim=1, keepdim=True)
-    # the inner where keeps rsqrt away from 0, whose gradient is NaN even when masked
-    inverse = torch.where(
-        live, torch.where(live, floored, torch.ones_like(floored)).rsqrt(), 0.0
-    )
-    return cov * inverse[:, :, None] * inverse[:, None, :]
+    return _correlate(m, floor)[0]
 
 
 def penalty(m: Moments, kind: str = "square", floor: float = VARIANCE_FLOOR) -> Tensor:
@@ -209,11 +181,38 @@ def penalty(m: Moments, kind: str = "square", floor: float = VARIANCE_FLOOR) -> 
     """
     if kind not in PENALTIES:
         raise UserError(f"expected `penalty` to be one of {PENALTIES}, got '{kind}'")
-    square = kind == "square"
-    values: Tensor = MeanCorrelation.apply(  # type: ignore[no-untyped-call]
-        m.weight, m.first, m.second, square, floor, are_live
-    )
-    return values
+    r, live = _correlate(m, floor)
+    return _mean_over_pairs(r * r if kind == "square" else r.abs(), live)
+
+
+def _mean_and_covariance(m: Moments) -> tuple[Tensor, Tensor]:
+    weight = m.weight.clamp_min(_TINY)
+    mean = m.first / weight
+    return mean, m.second / weight - mean[:, :, None] * mean[:, None, :]
+
+
+def _correlate(m: Moments, floor: float) -> tuple[Tensor, Tensor]:
+    """Correlation matrices (L, C, C), and which channels are alive (L, C)."""
+    mean, cov = _mean_and_covariance(m)
+    variance = cov.diagonal(dim1=1, dim2=2)
+    average = variance.mean(dim=1, keepdim=True)
+    with torch.no_grad():
+        live = variance > torch.maximum(
+            DEAD_RELATIVE_TO_BLOCK * average, DEAD_RELATIVE_TO_MEAN * mean * mean
+        )
+    # infinity, not 0, for dead channels: 0 would have a NaN for its gradient
+    floored = torch.add(variance, average, alpha=floor).masked_fill(~live, torch.inf)
+    inverse = floored.rsqrt()
+    return cov * (inverse[:, :, None] * inverse[:, None, :]), live
+
+
+def _mean_over_pairs(matrix: Tensor, live: Tensor) -> Tensor:
+    """Mean of ``(L, C, C)`` off the diagonal over pairs of live channels, ``(L,)``."""
+    diagonal = torch.eye(matrix.shape[1], dtype=torch.bool, device=matrix.device)
+    total = matrix.masked_fill(diagonal, 0.0).sum(dim=(1, 2))
+    count = live.sum(dim=1, dtype=matrix.dtype)
+    # rounding of duplicated channels may pass 1 by an ulp
+    return (total / (count * (count - 1)).clamp_min(1)).clamp_max(1.0)
 
 
 def debias(mean_square: Tensor, rows: Tensor) -> Tensor:
@@ -265,27 +264,16 @@ def participation_ratio(matrix: Tensor) -> Tensor:
 def diagnose(m: Moments) -> Diagnosis:
     """Everything worth logging about each block; no gradient."""
     with torch.no_grad():
-        r = correlation(m, floor=0.0)
-        live = live_channels(m)
+        r, live = _correlate(m, floor=0.0)
         # eigvalsh raises on NaN, and a diagnosis must not end a training
         sound = r.isfinite().all(dim=2).all(dim=1)
         r = torch.where(sound[:, None, None], r, torch.zeros_like(r))
-        channels = r.shape[1]
         off = r - torch.diag_embed(r.diagonal(dim1=1, dim2=2))
-        count = live.sum(dim=1)
-        pairs = (count * (count - 1)).clamp_min(1)
-        mean_square = (off * off).sum(dim=(1, 2)) / pairs
+        count = live.sum(dim=1, dtype=r.dtype)
+        mean_square = _mean_over_pairs(r * r, live)
         debiased = debias(mean_square, m.rows)
-        eigenvalues = torch.linalg.eigvalsh(r)
-        largest = eigenvalues[:, -1]
-        tiny = _TINY
-        # a dead channel has an eigenvalue of 0, which says nothing of the live ones
-        lowest = (channels - count).clamp_max(channels - 1)[:, None]
-        smallest = eigenvalues.gather(1, lowest)[:, 0]
-        smallest = torch.maximum(smallest, 1e-12 * largest).clamp_min(tiny)
-        resolved = channels * torch.finfo(torch.float32).eps * largest[:, None]
         diagnosis = Diagnosis(
-            mean_abs=off.abs().sum(dim=(1, 2)) / pairs,
+            mean_abs=_mean_over_pairs(r.abs(), live),
             rms=mean_square.sqrt(),
             maximum=off.abs().amax(dim=(1, 2)),
             mean_square_debiased=torch.where(
@@ -293,74 +281,6 @@ def diagnose(m: Moments) -> Diagnosis:
             ),
             rankme=rankme(r),
             participation_ratio=participation_ratio(r),
-            condition=largest / smallest,
-            numerical_rank=(eigenvalues > resolved.clamp_min(tiny)).sum(dim=1),
-            dead_fraction=1 - count.double() / channels,
+            dead_fraction=1 - count / r.shape[1],
         )
-        return Diagnosis(
-            *(torch.where(sound, part.double(), torch.nan) for part in diagnosis)
-        )
-
-
-def subsample_rows(
-    total: int, keep: int, seed: int, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Draw ``keep`` of ``total`` rows without replacement, each equally likely.
-
-    One row comes from each of ``keep`` consecutive strata, whose borders are shifted
-    (cyclically) by a random number. Edges are sorted by frame and atom, so strata
-    spread the draw over frames and atoms; the cost is O(keep), where a permutation
-    would cost O(total). A correlation estimated from s rows has a standard deviation
-    of about (1 - rho^2)/sqrt(s - 1).
-
-    Args:
-        total: number of rows, at least ``keep``.
-        keep: number of rows to draw.
-        seed: equal seeds draw equal rows on one kind of device; below 2^32, since the
-            generator of a CPU ignores higher bits.
-        device: where the indices are wanted.
-
-    Returns:
-        distinct indices, int64, shape ``(keep,)``.
-
-    Raises:
-        UserError: when ``keep`` is not between 1 and ``total``.
-    """
-    if not 1 <= keep <= total:
-        raise UserError(
-            f"expected to keep between 1 and all of {total} rows, got {keep}"
-        )
-    generator = torch.Generator(device=device)
-    generator.manual_seed(seed)
-    uniform = torch.rand(
-        keep + 1, generator=generator, device=device, dtype=torch.float64
-    )
-    border = torch.arange(0, (keep + 1) * total, total, device=device) // keep
-    size = border[1:] - border[:-1]
-    within = (uniform[:keep] * size).long()
-    shift = (uniform[keep] * total).long()
-    return within.add_(border[:-1]).add_(shift).remainder_(total)
-
-
-def subsample_channels(
-    total: int, keep: int, seed: int, device: torch.device | str = "cpu"
-) -> Tensor:
-    r"""Draw ``keep`` of ``total`` channels, each pair of them equally likely.
-
-    So the mean over the pairs that were drawn is an unbiased estimate of that over all
-    pairs, with a standard deviation of at most :math:`\sigma\sqrt{2/\mathrm{keep}}`,
-    where :math:`\sigma` is that of the pairs' values (Hoeffding 1948, for draws with
-    replacement; less without).
-
-    Args:
-        total: number of channels.
-        keep: number of channels to draw, at most ``total``.
-        seed: as for :func:`subsample_rows`.
-        device: where the indices are wanted.
-
-    Returns:
-        distinct indices, int64, shape ``(keep,)``.
-    """
-    generator = torch.Generator(device=device)
-    generator.manual_seed(seed)
-    return torch.randperm(total, generator=generator, device=device)[:keep]
+        return Diagnosis(*(torch.where(sound, part, torch.nan) for part in diagnosis))

@@ -8,21 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nequip_decorr.errors import UserError
-from nequip_decorr.paths import check_output_file
-from nequip_decorr.plotting import LINES, new_figure, require_matplotlib
+from nequip_decorr.plotting import LINES, new_figure
 
 if TYPE_CHECKING:
     from nequip_decorr.inspection.result import Inspection, LayerReport
-
-#: What a figure can be written as.
-SUFFIXES = (".png", ".svg", ".pdf")
 
 _DPI = 100
 _WIDTH_IN = 12.0
@@ -32,25 +26,6 @@ _LARGEST_PANEL_IN, _SMALLEST_PANEL_IN = 3.6, 2.1
 _DEAD_COLOUR = "#9fb4c7"
 # the spectra's lower edge; float32 features resolve little below it
 _SMALLEST_EIGENVALUE = 1e-4
-
-
-def check_figure_path(path: str | Path) -> Path:
-    """Find out before the work whether a figure can be written there.
-
-    Raises:
-        UserError: for another suffix than :data:`SUFFIXES`.
-        ValueError, FileNotFoundError, PermissionError: see
-            :func:`nequip_decorr.paths.check_output_file`.
-        RuntimeError: when matplotlib is not installed.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(
-            f"expected a figure file ending in {', '.join(SUFFIXES)}, got {path}"
-        )
-    check_output_file(path)
-    require_matplotlib()
-    return path
 
 
 def cluster_order(correlation: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -125,15 +100,6 @@ def correlation_figure(inspections: Mapping[str, Inspection]) -> Any:
     )
     figure.supxlabel("eigenvalues of ρ, largest first", fontsize=10)
     return figure
-
-
-def save_figure(figure: Any, path: str | Path) -> None:
-    """Write a figure as PNG, SVG or PDF, by the suffix of ``path``.
-
-    Raises:
-        ValueError, FileNotFoundError, RuntimeError: see :func:`check_figure_path`.
-    """
-    figure.savefig(check_figure_path(path), dpi=_DPI)
 
 
 def _heat_map(axis: Any, layer: LayerReport) -> Any:

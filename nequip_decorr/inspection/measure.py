@@ -1,8 +1,8 @@
 """Per-layer correlation of a saved model's features over a data file.
 
-For a person who has a model, trained with the term or without, and wants to know how
-redundant its channels are. Everything is measured over all rows (edges) of the data
-pooled, with the functions that training uses.
+Shows how redundant a model's channels are, whether or not it was trained with the term.
+Moments are pooled over all rows (edges) of the data, with the functions that training
+uses.
 """
 
 from __future__ import annotations
@@ -25,97 +25,14 @@ from nequip_decorr.correlation.functional import (
     merge,
 )
 from nequip_decorr.errors import UserError
+from nequip_decorr.inspection.inputs import load_feature_model, read_frames
 from nequip_decorr.inspection.result import Inspection, LayerReport
-from nequip_decorr.paths import split_index
 from nequip_decorr.species import resolve_species_map, trained_species_map
-from nequip_decorr.training import nequip_internals
+from nequip_decorr.training import nequip_models
 from nequip_decorr.training.features import Features, find_features, tap
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-#: What nequip-compile writes; such a model returns energies and forces alone.
-COMPILED_SUFFIXES = (".pt2", ".pth", ".pt")
-
-
-def load_model(path: str | Path, device: str = "cpu") -> nn.Module:
-    """Load a checkpoint or package for its features: evaluation mode, no derivatives.
-
-    The weights are those that NequIP evaluates with (the averaged ones under EMA).
-
-    Args:
-        path: a ``.ckpt`` of ``nequip-train`` or ``.nequip.zip`` of ``nequip-package``.
-        device: where it shall run, as torch names it.
-
-    Raises:
-        UserError: when there is no such file.
-        UserError: when it is a compiled model or cannot be read, or the device is not
-            there.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"expected a model file, got {path}: no such file")
-    if path.suffix in COMPILED_SUFFIXES:
-        raise UserError(
-            f"expected a checkpoint (.ckpt) or package (.nequip.zip), got the compiled "
-            f"model {path}, which does not output features; give the file it was "
-            f"compiled from"
-        )
-    from nequip.model.saved_models import load_utils
-    from nequip.utils.global_state import set_global_state
-
-    set_global_state(allow_tf32=False)
-    try:
-        model: nn.Module = load_utils.load_saved_model(str(path))
-    except Exception as error:
-        raise UserError(
-            f"expected a checkpoint (.ckpt) or package (.nequip.zip) that NequIP can "
-            f"load, got {path}: {_one_line(error)}"
-        ) from error
-    try:
-        model = model.eval().requires_grad_(False).to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"expected a device that torch can use, got '{device}': {_one_line(error)}"
-        ) from error
-    for module in model.modules():
-        # Features need no forces; by attribute, since a package brings its own classes
-        if hasattr(module, "do_derivatives"):
-            module.do_derivatives = False  # type: ignore[assignment]
-    return model
-
-
-def read_frames(path: str | Path, max_frames: int | None = None) -> Iterator[Atoms]:
-    """Frames of a file that ase reads, one at a time, at most ``max_frames``.
-
-    ``file@0:10:2`` picks from them, as in ase.
-
-    Raises:
-        UserError: at once, when there is no such file.
-        UserError: while reading, when ase cannot, or when there is no frame in it.
-    """
-    if not split_index(path)[0].exists():
-        raise UserError(f"expected a data file, got {path}: no such file")
-    return _read(path, max_frames)
-
-
-def _read(path: str | Path, max_frames: int | None) -> Iterator[Atoms]:
-    import ase.io
-
-    empty = True
-    name, index = split_index(path)
-    try:
-        frames = ase.io.iread(name, index or ":", do_not_split_by_at_sign=True)
-        for atoms in islice(frames, max_frames):
-            empty = False
-            yield atoms
-    except Exception as error:
-        raise UserError(
-            f"expected a data file that ase reads (extxyz, traj, ...), got {path}: "
-            f"{_one_line(error)}"
-        ) from error
-    if empty:
-        raise UserError(f"expected at least one frame in {path}, got none")
 
 
 def inspect_model(
@@ -123,7 +40,6 @@ def inspect_model(
     frames: Iterable[Atoms],
     *,
     features: str | None = None,
-    field: str | None = None,
     layer_dim: int | None = None,
     batch_size: int = 5,
     chemical_species_to_atom_type_map: Mapping[str, str] | None = None,
@@ -134,15 +50,15 @@ def inspect_model(
     """Run a model over frames and describe the correlations of its features.
 
     Args:
-        model: a ``GraphModel`` in evaluation mode, see :func:`load_model`.
+        model: a ``GraphModel`` in evaluation mode, see :func:`.load_feature_model`.
         frames: structures; labels in them are not read.
-        features, field, layer_dim: see :func:`.features.find_features`.
+        features, layer_dim: see :func:`.features.find_features`.
         batch_size: frames in one call of the model; does not change the result beyond
             rounding.
         chemical_species_to_atom_type_map: element to the model's type for it, as in
             NequIP's calculators; None where types are chemical symbols.
         on_frames: called after each batch with the number of its frames.
-        model_name, data_name: what the result shall call them.
+        model_name, data_name: names of both in the result.
 
     Raises:
         UserError: when the model has no such features, does not know an element, or
@@ -156,7 +72,7 @@ def inspect_model(
     species_map = resolve_species_map(
         _type_names(model), chemical_species_to_atom_type_map, None
     )
-    found = find_features(model, features, field, layer_dim)
+    found = find_features(model, features, layer_dim)
     groups = [
         [found.blocks[index] for index in group] for group in group_blocks(found.blocks)
     ]
@@ -209,7 +125,6 @@ def inspect_file(
     data_path: str | Path,
     *,
     features: str | None = None,
-    field: str | None = None,
     layer_dim: int | None = None,
     batch_size: int = 5,
     max_frames: int | None = None,
@@ -224,12 +139,13 @@ def inspect_file(
 
     Raises:
         UserError: when one of them does not exist.
-        UserError: see :func:`load_model`, :func:`read_frames`, :func:`inspect_model`.
+        UserError: see :func:`.load_feature_model`, :func:`.read_frames`,
+            :func:`inspect_model`.
     """
     if max_frames is not None and max_frames < 1:
         raise UserError(f"expected at least 1 frame to read, got {max_frames}")
     frames = read_frames(data_path, max_frames)
-    model = load_model(model_path, device)
+    model = load_feature_model(model_path, device)
     species_map = resolve_species_map(
         _type_names(model),
         chemical_species_to_atom_type_map,
@@ -239,7 +155,6 @@ def inspect_file(
         model,
         frames,
         features=features,
-        field=field,
         layer_dim=layer_dim,
         batch_size=batch_size,
         chemical_species_to_atom_type_map=species_map,
@@ -326,7 +241,7 @@ def _title(found: Features) -> str:
 def _names(model: nn.Module, found: Features) -> dict[Block, str]:
     names = {block: block.name.replace("_", " ") for block in found.blocks}
     first = found.blocks[0]
-    if nequip_internals.find_allegro(model) == (first.field, first.channels):
+    if nequip_models.find_allegro(model) == (first.field, first.channels):
         names[first] = "0 (two-body)"
     return names
 
@@ -353,9 +268,3 @@ def _reports(pooled: Moments, names: list[str]) -> list[LayerReport]:
         )
         for i, name in enumerate(names)
     ]
-
-
-def _one_line(error: Exception) -> str:
-    """First line of an error's message, or its kind where there is none."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nequip_decorr.md.models import calculator_model, load_model
-    from nequip_decorr.md.presets import PRESETS, preset
+    from nequip_decorr.md.presets import PRESETS, preset, read_protocol
     from nequip_decorr.md.protocol import Criteria, Protocol
     from nequip_decorr.md.running.run import RunStoppedError, run_stability
 
@@ -20,6 +20,7 @@ _HOMES = {
     "calculator_model": "models",
     "load_model": "models",
     "preset": "presets",
+    "read_protocol": "presets",
     "run_stability": "running.run",
 }
 
@@ -31,6 +32,7 @@ __all__ = [
     "calculator_model",
     "load_model",
     "preset",
+    "read_protocol",
     "run_stability",
 ]
 

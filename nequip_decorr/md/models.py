@@ -11,6 +11,7 @@ from typing import Any
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.species import MAP_KEY, resolve_species_map, trained_species_map
+from nequip_decorr.wording import one_line
 
 #: kind of a model file -> how its name ends
 KINDS = {
@@ -168,10 +169,9 @@ def load_model(
             trained = trained_species_map(path)
         type_names, cutoff_A = _known(loaded.transforms)
     except Exception as error:
-        text = " ".join(str(error).split()) or "no message"
         raise UserError(
             f"expected a NequIP {kind} that loads on {device} for this engine, got "
-            f"{path} ({type(error).__name__}: {text[:200]}); {ADVICE[kind]}"
+            f"{path} ({type(error).__name__}: {one_line(error)}); {ADVICE[kind]}"
         ) from error
     species_map = resolve_species_map(
         type_names, chemical_species_to_atom_type_map, trained

@@ -1,9 +1,15 @@
-"""Protocols to start from, by kind of question."""
+"""Protocols to start from, by kind of question, and protocols in YAML."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import yaml
+
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.protocol import Criteria, Protocol, nearest_name
+from nequip_decorr.md.checks import check_mapping
+from nequip_decorr.md.protocol import Criteria, Protocol
+from nequip_decorr.wording import nearest_name, one_line
 
 #: ``solid``: is a crystal or a glass held together at T? ``molecule``: do bonds hold
 #: far above the training temperature? ``nve-drift``: is energy conserved (a
@@ -37,3 +43,22 @@ def preset(name: str) -> Protocol:
             f"got {name!r}{nearest_name(name, PRESETS)}"
         )
     return PRESETS[name]
+
+
+def read_protocol(path: str | Path) -> Protocol:
+    """Read a protocol in YAML; a ``preset:`` key names what it builds on.
+
+    Raises:
+        UserError: when there is no such file, it is not YAML, or as
+            :meth:`Protocol.from_dict`.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"expected a protocol in YAML, got {path}: {one_line(error)}"
+        ) from error
+    data = dict(check_mapping(f"a protocol in {path}", data or {}))
+    name = data.pop("preset", None)
+    return Protocol.from_dict(data, base=None if name is None else preset(name))

@@ -1,17 +1,21 @@
-"""What a stability run does: one frozen description, from YAML or from flags."""
+"""What a stability run does: one frozen description."""
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nequip_decorr.errors import UserError
+from nequip_decorr.md.checks import (
+    check_count,
+    check_mapping,
+    check_names,
+    check_positive,
+    check_switch,
+)
+from nequip_decorr.wording import nearest_name
 
 ENSEMBLES = ("langevin", "nose-hoover", "nve", "ramp")
 
@@ -76,7 +80,7 @@ class Criteria:
             if item.name == "stored_energy_eV_per_atom" and value == 0:
                 continue  # nothing stored: a start in equilibrium
             if value is not None:
-                _positive(f"criteria.{item.name}", value)
+                check_positive(f"criteria.{item.name}", value)
 
 
 @dataclass(frozen=True)
@@ -140,17 +144,14 @@ class Protocol:
             "friction_per_fs",
             "thermostat_time_fs",
         ):
-            _positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
         for name in ("replicas", "check_interval_steps", "record_interval_steps"):
-            _count(name, getattr(self, name), least=1)
+            check_count(name, getattr(self, name), least=1)
         if self.frame_interval_steps is not None:
-            _count("frame_interval_steps", self.frame_interval_steps, least=1)
-        _count("seed", self.seed, least=0)
+            check_count("frame_interval_steps", self.frame_interval_steps, least=1)
+        check_count("seed", self.seed, least=0)
         for name in ("half_step_repeat", "keep_velocities", "drop_constraints"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(
-                    f"expected true or false for {name}, got {getattr(self, name)!r}"
-                )
+            check_switch(name, getattr(self, name))
         _not_twice(self)
         if not self.horizon_ps * 1000 >= self.timestep_fs:
             raise UserError(
@@ -164,7 +165,7 @@ class Protocol:
                 "give both or neither"
             )
         if self.ramp_end_temperature_K is not None:
-            _positive("ramp_end_temperature_K", self.ramp_end_temperature_K)
+            check_positive("ramp_end_temperature_K", self.ramp_end_temperature_K)
         hottest = max([*self.temperatures_K, self.ramp_end_temperature_K or 0.0])
         limit = self.criteria.max_temperature_K
         if limit is not None and not hottest < limit:
@@ -206,11 +207,11 @@ class Protocol:
                 that makes no sense.
         """
         base = base or cls()
-        data = dict(_mapping("a protocol", data))
-        _known("protocol", data, cls)
+        data = dict(check_mapping("a protocol", data))
+        check_names("protocol", data, cls)
         if "criteria" in data:
-            limits = dict(_mapping("criteria", data["criteria"]))
-            _known("criteria", limits, Criteria)
+            limits = dict(check_mapping("criteria", data["criteria"]))
+            check_names("criteria", limits, Criteria)
             data["criteria"] = replace(base.criteria, **limits)
         if "temperatures_K" in data:
             value = data["temperatures_K"]
@@ -219,65 +220,19 @@ class Protocol:
             )
         return replace(base, **data)
 
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> Protocol:
-        """Read a protocol; a ``preset:`` key names what it builds on.
 
-        Raises:
-            UserError: when there is no such file.
-            UserError: when it is not YAML, or as :meth:`from_dict`.
-        """
-        from nequip_decorr.md.presets import preset
+def conserves_momentum(n_atoms: int, ensemble: str) -> bool:
+    """Whether the total momentum is conserved, and so is taken away at the start.
 
-        path = Path(path)
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"expected a protocol in YAML, got {path}: {reason}"
-            ) from error
-        data = dict(_mapping(f"a protocol in {path}", data or {}))
-        name = data.pop("preset", None)
-        return cls.from_dict(data, base=None if name is None else preset(name))
+    Langevin noise moves the centre of mass as it does any other coordinate. A single
+    atom keeps its momentum: it has no other.
+    """
+    return ensemble in ("nose-hoover", "nve") and n_atoms > 1
 
 
-def nearest_name(name: object, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for a misspelt name, else an empty string."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _mapping(what: str, value: object) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UserError(f"expected names and values for {what}, got {value!r}")
-    return value
-
-
-def _known(what: str, data: Mapping[str, Any], cls: type[Any]) -> None:
-    names = [item.name for item in fields(cls)]
-    for name in data:
-        if name not in names:
-            raise UserError(
-                f"expected a known name in the {what}, got {name!r}"
-                f"{nearest_name(name, names)} (known: {', '.join(names)})"
-            )
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"expected a number for {name}, got {value!r}")
-    return value
-
-
-def _positive(name: str, value: object) -> None:
-    if not 0 < _number(name, value) < math.inf:
-        raise UserError(f"expected {name} > 0 and finite, got {value}")
-
-
-def _count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not value >= least:
-        raise UserError(f"expected a whole number >= {least} for {name}, got {value!r}")
+def degrees_of_freedom(n_atoms: int, ensemble: str) -> int:
+    """Kinetic degrees of freedom: 3N, or 3N - 3 where total momentum is conserved."""
+    return 3 * n_atoms - 3 * conserves_momentum(n_atoms, ensemble)
 
 
 def _not_twice(protocol: Protocol) -> None:
@@ -302,7 +257,7 @@ def _temperatures(values: object) -> None:
     if not isinstance(values, tuple) or not values:
         raise UserError(f"expected at least one of temperatures_K, got {values!r}")
     for value in values:
-        _positive("temperatures_K", value)
+        check_positive("temperatures_K", value)
     if len(set(values)) != len(values):
         raise UserError(
             f"expected each of temperatures_K once, got {list(values)}; "

@@ -1,21 +1,33 @@
 """What one stability run leaves behind: the result file and its schema.
 
-A result file is one JSON document. ``schema`` names its layout and version; a file
-with another schema is refused by :func:`load`, never guessed at. Units are in the
+A result file is one JSON document, with recorded time series in a folder beside it
+(``result.traces/0000.npz`` for replica 0 of ``result.json``). ``schema`` names its
+layout and version; :func:`load` refuses one that it does not know. Units are in the
 names: ps, fs, K, eV, Angstrom.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import os
-from dataclasses import asdict, dataclass, field
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nequip_decorr.errors import UserError
+import numpy as np
 
-SCHEMA = "nequip_decorr.md/1"
+from nequip_decorr.errors import UserError
+from nequip_decorr.md.files import write_atomic
+
+SCHEMA = "nequip_decorr.md/2"
+
+#: Traces are in the file itself, and the protocol's main settings beside it.
+SCHEMA_1 = "nequip_decorr.md/1"
+
+#: Name of the result file in the folder of a run.
+RESULT_NAME = "result.json"
 
 #: Causes that end a replica as a failure, in the order in which they are tested.
 CAUSES = (
@@ -94,7 +106,7 @@ class Replica:
     are paired. ``trajectory`` is the path of its recorded positions (extxyz, sound
     frames only), relative to the result file. ``structure_sha256`` is
     :func:`nequip_decorr.md.structures.structure_hash` of the starting structure, None
-    in files of before it was kept.
+    in files written before it was kept.
     """
 
     index: int
@@ -131,9 +143,6 @@ class RunResult:
             ``chemical_species_to_atom_type_map`` where types have other names.
         protocol: the protocol as written to YAML (plain types, units in names).
         machine: host, processor, versions; for the reader, never compared.
-        horizon_ps: the time after which a surviving replica is censored.
-        timestep_fs: the MD step.
-        ensemble: ``langevin``, ``nose-hoover``, ``nve`` or ``ramp``.
         replicas: in order of ``index``.
         complete: False while replicas are missing (interrupted run).
         fidelity: what :mod:`nequip_decorr.md.statistics.fidelity` measured, or None.
@@ -142,78 +151,121 @@ class RunResult:
     model: dict[str, Any]
     protocol: dict[str, Any]
     machine: dict[str, Any]
-    horizon_ps: float
-    timestep_fs: float
-    ensemble: str
     replicas: tuple[Replica, ...]
     complete: bool = True
     fidelity: dict[str, Any] | None = None
-    schema: str = SCHEMA
+
+    @property
+    def horizon_ps(self) -> float:
+        """The time after which a surviving replica is censored."""
+        return float(self.protocol["horizon_ps"])
+
+    @property
+    def timestep_fs(self) -> float:
+        """The MD step."""
+        return float(self.protocol["timestep_fs"])
+
+    @property
+    def ensemble(self) -> str:
+        """``langevin``, ``nose-hoover``, ``nve`` or ``ramp``."""
+        return str(self.protocol["ensemble"])
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` by way of a new file, so that nothing is lost.
+def trace_path(result_path: Path, index: int) -> Path:
+    """File of a replica's trace."""
+    return result_path.with_suffix(".traces") / f"{index:04d}.npz"
 
-    Raises:
-        OSError: when the disk is full or the folder is not writable; ``path`` then
-            still holds what it held before.
-    """
-    temporary = path.with_name(path.name + ".part")
+
+def save_trace(trace: Trace, result_path: Path, index: int) -> None:
+    """Write a replica's trace beside its result file; an empty one has no file."""
+    path = trace_path(result_path, index)
+    if not trace.time_ps:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(exist_ok=True)
+    buffer = io.BytesIO()
+    series: dict[str, Any] = {k: np.array(v) for k, v in asdict(trace).items()}
+    np.savez_compressed(buffer, allow_pickle=False, **series)
+    write_atomic(path, buffer.getvalue(), durable=False)
+
+
+def load_trace(path: Path) -> Trace:
+    """Read a trace; empty when it was not copied along, or cannot be read."""
     try:
-        with temporary.open("w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return Trace(**{name: tuple(file[name].tolist()) for name in file.files})
+    except (FileNotFoundError, zipfile.BadZipFile, ValueError, EOFError):
+        return Trace()
 
 
-def replica_to_dict(replica: Replica) -> dict[str, Any]:
+def replica_to_dict(replica: Replica, result_path: Path) -> dict[str, Any]:
     """Plain-type form of one replica, as it stands in the result file."""
-    return asdict(replica)
+    path = trace_path(result_path, replica.index).relative_to(result_path.parent)
+    traced = bool(replica.trace.time_ps)
+    bare = asdict(replace(replica, trace=Trace()))
+    return bare | {"trace": path.as_posix() if traced else None}
 
 
-def replica_from_dict(data: dict[str, Any]) -> Replica:
-    """Inverse of :func:`replica_to_dict`."""
-    data = dict(data)
-    failure = data.pop("failure")
-    trace = data.pop("trace")
+def replica_from_dict(data: Mapping[str, Any], folder: Path) -> Replica:
+    """Inverse of :func:`replica_to_dict`; ``folder`` is that of the result file."""
+    failure, trace = data["failure"], data["trace"]
     if failure is not None:
         failure = Failure(**{**failure, "atoms": tuple(failure["atoms"])})
-    return Replica(
-        **data,
-        failure=failure,
-        trace=Trace(**{name: tuple(values) for name, values in trace.items()}),
-    )
+    if trace is None:
+        series = Trace()
+    elif isinstance(trace, str):
+        series = load_trace(folder / trace)
+    else:  # schema 1
+        series = Trace(**{name: tuple(values) for name, values in trace.items()})
+    return Replica(**{**data, "failure": failure, "trace": series})
 
 
-def save(result: RunResult, path: str | Path) -> None:
-    """Write a result file (see :func:`write_atomic` for what a full disk does)."""
-    write_atomic(Path(path), json.dumps(asdict(result), indent=1, allow_nan=False))
+def save(result: RunResult, path: str | Path, *, traces: bool = True) -> None:
+    """Write a result file (see :func:`~nequip_decorr.md.files.write_atomic`).
+
+    Args:
+        result: what is to be written.
+        path: the file.
+        traces: write the traces as well; False where they are there already.
+    """
+    path = Path(path)
+    if traces:
+        for replica in result.replicas:
+            save_trace(replica.trace, path, replica.index)
+    bare = replace(result, replicas=())
+    data = {"schema": SCHEMA, **asdict(bare)}
+    data["replicas"] = [replica_to_dict(r, path) for r in result.replicas]
+    write_atomic(path, json.dumps(data, indent=1, allow_nan=False))
 
 
 def load(path: str | Path) -> RunResult:
-    """Read a result file.
+    """Read a result file, of this schema or the one before.
 
     Raises:
-        UserError: when the file is no JSON, or its ``schema`` is not :data:`SCHEMA`.
-        UserError: when there is no such file.
+        UserError: when there is no such file, it is not JSON, or its ``schema`` is
+            neither.
     """
     path = Path(path)
-    text = path.read_text(encoding="utf-8")
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"expected a result file of `nequip-decorr md`, got {path}, which cannot "
+            f"be read ({error.strerror}); check the path"
+        ) from error
+    except ValueError as error:
         raise UserError(
             f"expected a result file of `nequip-decorr md`, got {path} which is not "
             f"JSON ({error}); give the .json file that the run wrote"
         ) from error
-    schema = data.get("schema") if isinstance(data, dict) else None
-    if schema != SCHEMA:
+    schema = data.pop("schema", None) if isinstance(data, dict) else None
+    if schema not in (SCHEMA, SCHEMA_1):
         raise UserError(
             f"expected a result file with schema '{SCHEMA}', got {path} with schema "
             f"{schema!r}; run `nequip-decorr md` again with this version"
         )
-    data["replicas"] = tuple(replica_from_dict(r) for r in data["replicas"])
-    return RunResult(**data)
+    if schema == SCHEMA_1:
+        for name in ("horizon_ps", "timestep_fs", "ensemble"):
+            data["protocol"][name] = data.pop(name)
+    replicas = tuple(replica_from_dict(r, path.parent) for r in data["replicas"])
+    return RunResult(**{**data, "replicas": replicas})

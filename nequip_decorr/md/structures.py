@@ -13,9 +13,10 @@ from ase.data import chemical_symbols
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.criteria.neighbours import Overlap
-from nequip_decorr.md.dynamics.contract import Array
+from nequip_decorr.md.frames import Array
 from nequip_decorr.paths import split_index
 from nequip_decorr.species import OPTION
+from nequip_decorr.wording import one_line
 
 #: How programs call velocities in extended XYZ; ase itself writes momenta.
 VELOCITY_COLUMNS = ("vel", "velo", "velocity", "velocities")
@@ -41,7 +42,7 @@ def read_structures(path: str | Path) -> list[Atoms]:
     except Exception as error:
         raise UserError(
             f"expected start structures that ase reads, got {path} "
-            f"({type(error).__name__}: {_line(error)}); try `ase info {name}`"
+            f"({type(error).__name__}: {one_line(error)}); try `ase info {name}`"
         ) from error
     structures = found if isinstance(found, list) else [found]
     if not structures:
@@ -147,7 +148,7 @@ def smallest_height_A(atoms: Atoms) -> float:
     """Smallest distance between opposite faces of the cell that are periodic."""
     if not atoms.pbc.any():
         return float("inf")
-    heights = 1 / np.linalg.norm(np.linalg.inv(atoms.cell.complete().array), axis=0)
+    heights = 1 / atoms.cell.complete().reciprocal().lengths()
     return float(heights[atoms.pbc].min())
 
 
@@ -277,8 +278,3 @@ def _check_overlap(atoms: Atoms, name: str, ratio: float) -> None:
             f"at {close.distance_A:.3f} A (overlap below {close.limit_A:.3f} A); "
             "relax the structure or lower criteria.min_distance_ratio"
         )
-
-
-def _line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else "no message"

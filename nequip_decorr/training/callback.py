@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from inspect import signature
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from nequip_decorr import __version__
-from nequip_decorr._validation import is_whole, plain
-from nequip_decorr.correlation.functional import VARIANCE_FLOOR
 from nequip_decorr.correlation.pooled import EdgeCorrelation
-from nequip_decorr.correlation.sampled import (
-    MAX_CHANNELS,
-    MAX_EDGES,
-    SampledCorrelation,
-)
+from nequip_decorr.correlation.sampled import SampledCorrelation
 from nequip_decorr.errors import UserError
-from nequip_decorr.training import nequip_internals
+from nequip_decorr.training import logs, nequip_internals
+from nequip_decorr.training.course import Course
 from nequip_decorr.training.features import (
     Features,
-    check_kind,
+    check_features,
     check_layers,
     find_features,
     tap,
 )
-from nequip_decorr.training.logs import block_values, idle_line, restart_line
+from nequip_decorr.training.options import read_options
 from nequip_decorr.training.progress import read_progress
-from nequip_decorr.training.schedules import (
-    OPTIONS,
-    SCHEDULES,
-    ControlLaw,
-    Schedule,
-    refuse_unused,
-)
-from nequip_decorr.training.steering import Course, Scheduled, Steering, Targeted
+from nequip_decorr.training.terms import new_monitor, new_term
 
 PACKAGE = "nequip_decorr"
 
@@ -46,11 +33,11 @@ class EdgeDecorrelation(Callback):
 
     Adds an :class:`nequip_decorr.EdgeCorrelation` term to the loss of an Allegro model
     or NequIP GNN and sets its coefficient by a schedule. The coefficients of energy,
-    forces and stress stay exactly what they are without it: the loss is
+    forces and stress are exactly those of a training without it: the loss is
     :math:`\sum_k c_k L_k + \lambda\, L_\mathrm{corr}` with :math:`\sum_k c_k = 1` as
-    NequIP normalises it. Checkpoints, packaged and compiled models hold nothing of this
-    package: where a model does not output the features itself, hooks on the model in
-    training add them to its output, with ``compile_mode: compile`` too.
+    NequIP normalises it. Checkpoints, packaged and compiled models contain nothing of
+    this package. Features that a model does not output are added to its output by hooks
+    during training, also with ``compile_mode: compile``.
 
     .. code-block:: yaml
 
@@ -58,176 +45,79 @@ class EdgeDecorrelation(Callback):
           _target_: lightning.Trainer
           callbacks:
             - _target_: nequip_decorr.EdgeDecorrelation
-              schedule: cosine    # constant, linear, cosine, cyclical or target
-              direction: down     # up, down or bump
-              coeff: 3.0          # the largest coefficient
-              unit: step          # or epoch: delay, start, stop, horizon are in these
-              horizon: null       # null: the end of the training
-              delay: 0            # the term is off before this
-              floor: 0.0          # the smallest coefficient once it is on
-              features: null      # or messages, tensors, node; see below
+              schedule:
+                kind: cosine      # constant, linear, cosine, cyclical or target
+                coeff: 3.0        # largest coefficient
+                direction: down   # or up, bump
+              sample: {edges: 1024, channels: 64, every: 1}
+              penalty: {kind: square}
+              features: null      # null: whichever the model has
 
     The same without editing the list: ``nequip-train -cn config
-    +nequip_decorr=cosine``.
+    +nequip_decorr=cosine``, with overrides such as ``nequip_decorr.schedule.coeff=1``.
 
-    The coefficient follows the progress of the training, epochs and the fraction of the
-    present one. It is the same at equal progress for any batch size, number of ranks,
+    The coefficient follows the progress of the training: epochs and the fraction of the
+    present one. At equal progress it is the same for any batch size, number of ranks,
     ``accumulate_grad_batches`` and ``limit_train_batches``, also when a restart changes
-    them. A longer training (``max_epochs``) stretches a schedule without ``horizon`` or
-    ``stop``, and the log says so.
+    them. A longer training (``max_epochs``) stretches a schedule whose ``stop`` is
+    null, and the log says so.
 
-    Several terms, for example of edges and tensors or of different layers, are several
-    callbacks with a different ``name`` each.
+    For several terms, for example of edges and tensors, add several callbacks, each
+    with its own ``name``.
 
     Logged: ``loss_coeff/edge_correlation`` and ``train_loss_step/edge_correlation`` at
     each step, ``train_loss_epoch/edge_correlation`` and ``val0_epoch/edge_correlation``
     at each epoch, and for each layer of the validation set
     ``val0_epoch/edge_correlation_layer0_mean_abs_rho``, ``..._mean_rho2_debiased``,
-    ``..._effective_rank`` and ``..._dead_fraction``. Other features than Allegro's
-    scalars are named: ``..._layer0_radial_...``, ``..._layer0_tensors_1o_...``.
-    The options are logged as hyper-parameters, under the term's name.
+    ``..._effective_rank`` and ``..._dead_fraction``. Features other than Allegro's
+    scalars are part of the name: ``..._layer0_radial_...``,
+    ``..._layer0_tensors_1o_...``. The options are logged as hyper-parameters under the
+    term's name. A warning says when the term found no edges, or only constant channels,
+    in an epoch.
 
     Args:
-        schedule: how the coefficient changes; ``target`` holds a level by feedback.
-        coeff: largest coefficient (``target``: the initial one). 0 only monitors.
-        direction: ``up``, ``down`` or ``bump``, for linear, cosine and cyclical.
-        unit: what ``delay``, ``start``, ``stop`` and ``horizon`` count: ``epoch``, also
-            fractions of one, or ``step``, optimizer steps as long as they were when the
-            training (or the term, at a restart) started. For a loader without a length,
-            ``global_step`` or whole epochs.
-        horizon: when the schedule ends; null takes the end of the training, by
-            ``trainer.max_epochs`` or ``trainer.max_steps``, whichever comes first.
-        delay: the term is off before this.
-        start: where the shape begins (default: at ``delay``).
-        stop: where the shape ends (default: at ``horizon``).
-        floor: smallest coefficient once the term is on.
-        cycles: number of periods of ``cyclical``.
-        target: for ``target``: the debiased mean rho^2 to hold, in (0, 1).
-        rate: for ``target``: gain, see
-            :class:`nequip_decorr.training.schedules.ControlLaw`.
-        max_coeff: for ``target``: largest coefficient.
-        guard_monitor: for ``target``: logged validation force error to guard;
-            ``val0_`` is the first validation set.
-        guard_band: for ``target``: how far it may be above its best, relatively.
+        schedule: how the coefficient changes: ``kind`` and the options of that kind,
+            see :mod:`nequip_decorr.training.schedules` and, for ``target``,
+            :mod:`nequip_decorr.training.feedback`. None is a cosine from 3 down to 0.
+        sample: what a step draws, see :class:`nequip_decorr.training.options.Sample`.
+            Validation uses all edges and channels.
+        penalty: see :class:`nequip_decorr.training.options.Penalty`.
+        features: ``edge``, ``radial``, ``messages``, ``tensors``, ``node`` or a field
+            of the model's output, see
+            :func:`nequip_decorr.training.features.find_features`.
+        layer_dim: channels of one layer, for a field; None makes it one layer.
+        layer_weights: one weight per layer; 0 leaves a layer out. None: equal.
+        monitor: also measure each layer on the validation data.
         name: name of the term in the loss, in the logs and in checkpoints.
-        monitor: also measure on the validation data.
-        features: what is decorrelated. null takes the scalar edge features of an
-            Allegro model (``edge``) or the radial weights of a NequIP GNN (``radial``,
-            which weight its tensor products edge by edge). By choice: ``messages``
-            (what these products return), ``tensors`` (those of Allegro's layers) or
-            ``node`` (node features of a NequIP GNN, atom by atom, for comparison).
-            Tensors correlate by irrep, see :mod:`nequip_decorr.correlation.channels`.
-        field: another field that the model outputs, made of scalars.
-        layer_dim: channels of one layer of it; null makes it one layer.
-        layers, layer_weights, penalty, variance_floor, seed: as
-            :class:`nequip_decorr.EdgeCorrelation`.
-        max_edges, max_channels: the term takes at most this many edges of each rank's
-            batch, and channels of each layer, drawn anew at each step; null takes all.
-            Beyond them its cost does not grow. For what they do to its accuracy see
-            :class:`nequip_decorr.correlation.sampled.SampledCorrelation`; validation
-            uses all.
-        every_n_steps: the term enters every so many optimizer steps, there with its
-            coefficient times this number, so that it weighs the same on average and
-            costs less (lazy regularisation, arXiv:1912.04958). Each epoch begins one
-            step later, so that in this many epochs it enters once for each batch of a
-            loader that does not shuffle. For small coefficients:
-            against each step, 4 cost 2 % in forces with 0.3, 7 % with a cosine from 3
-            (``benchmarks/hfox``). ``target`` measures at these steps. What is logged as
-            coefficient is the average.
-
-    A warning says when, in an epoch, the term met no edges or only constant channels.
 
     Raises:
-        UserError: before the first step, for options out of range, a schedule that
-            does not fit the length of the training, a model without such features, a
-            training without a loss, another metric or term of the same name, a
-            ``guard_monitor`` that is not logged, SoftAdapt or ConFIG.
-        FloatingPointError: in training, when what was drawn of a batch is not finite,
-            before it reaches the weights.
+        UserError: before the first step, for unknown options or values out of range, a
+            schedule that does not fit the length of the training, a model without such
+            features, a training without a loss, another metric or term of the same
+            name, a ``guard_monitor`` that is not logged, SoftAdapt or ConFIG.
+        FloatingPointError: in training, when the features drawn from a batch are not
+            finite, before they reach the weights.
     """
 
     def __init__(
         self,
-        schedule: str = "cosine",
-        coeff: float = 3.0,
+        schedule: Mapping[str, Any] | None = None,
         *,
-        direction: str = "down",
-        unit: str = "step",
-        horizon: float | None = None,
-        delay: float = 0,
-        start: float | None = None,
-        stop: float | None = None,
-        floor: float = 0.0,
-        cycles: int = 4,
-        target: float | None = None,
-        rate: float = 0.01,
-        max_coeff: float = 10.0,
-        guard_monitor: str = "val0_epoch/forces_rmse",
-        guard_band: float = 0.05,
-        name: str = "edge_correlation",
-        monitor: bool = True,
+        sample: Mapping[str, Any] | None = None,
+        penalty: Mapping[str, Any] | None = None,
         features: str | None = None,
-        field: str | None = None,
         layer_dim: int | None = None,
-        layers: Sequence[int] | None = None,
         layer_weights: Sequence[float] | None = None,
-        penalty: str = "square",
-        variance_floor: float = VARIANCE_FLOOR,
-        max_edges: int | None = MAX_EDGES,
-        max_channels: int | None = MAX_CHANNELS,
-        every_n_steps: int = 1,
-        seed: int = 0,
+        monitor: bool = True,
+        name: str = "edge_correlation",
+        **unknown: Any,
     ) -> None:
-        options = {k: v for k, v in locals().items() if k not in {"self", "__class__"}}
+        given = {k: v for k, v in locals().items() if k not in _NO_OPTIONS}
         super().__init__()
-        if not (is_whole(every_n_steps) and every_n_steps >= 1):
-            raise UserError(
-                f"expected a whole `every_n_steps` of at least 1, got {every_n_steps!r}"
-            )
-        if schedule not in SCHEDULES:
-            raise UserError(
-                f"expected `schedule` to be one of {SCHEDULES}, got '{schedule}'"
-            )
-        refuse_unused(schedule, options, _defaults())
-        self.steering: Steering
-        if schedule == "target":
-            if target is None:
-                raise UserError(
-                    "expected `target` (the debiased mean rho^2 to hold) for schedule "
-                    "target, got none; set for example target: 0.05"
-                )
-            law = ControlLaw(target=target, rate=rate, maximum=max_coeff)
-            self.steering = Targeted(law, coeff, delay, guard_band)
-        else:
-            self.steering = Scheduled(
-                Schedule(schedule, coeff, direction, floor, delay, start, stop, cycles)
-            )
-        self._course = Course(self.steering, unit, horizon)
-        self.schedule = schedule
-        self.delay = delay
-        self.coeff = coeff
-        self.guard_monitor = guard_monitor
+        self.options = read_options({**given, **unknown})
+        check_features(features, layer_dim)
         self.name = name
-        self.monitor = monitor
-        self.every_n_steps = every_n_steps
-        check_kind(features, field, layer_dim)
-        self.features = features
-        self.field = field
-        self.layer_dim = layer_dim
-        self._metric_options: dict[str, Any] = {
-            "layers": layers,
-            "layer_weights": layer_weights,
-            "penalty": penalty,
-            "variance_floor": variance_floor,
-            "seed": seed,
-        }
-        self._limits: dict[str, Any] = {
-            "max_edges": max_edges,
-            "max_channels": max_channels,
-        }
-        # options are checked here, before data are read and a model is built
-        SampledCorrelation(**self._limits, **self._metric_options)
-        self._settings = {name: plain(value) for name, value in options.items()}
+        self._course = Course(self.options.schedule)
         self._restored_settings: dict[str, Any] | None = None
         self._found: Features | None = None
         self._taps: list[Any] = []
@@ -241,7 +131,7 @@ class EdgeDecorrelation(Callback):
 
     @property
     def state_key(self) -> str:
-        """By the term's name, so that several terms have their state in a checkpoint.
+        """By the term's name, so that a checkpoint has the state of several terms.
 
         By the instance before ``setup``: Lightning would refuse two of one name when
         it builds the Trainer, without saying what to do.
@@ -253,80 +143,55 @@ class EdgeDecorrelation(Callback):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Check what can be known now; add the term and the monitors once."""
-        names = [each.name for each in _terms(trainer)]
-        if names.count(self.name) > 1:
-            raise UserError(
-                f"expected decorrelation terms of different names, got two called "
-                f"'{self.name}'; set another `name` for one of them"
-            )
-        self._names = frozenset(names)
+        nequip_internals.check_names(trainer, pl_module)
+        self._names = _names_of_terms(trainer, self.name)
         model = nequip_internals.sole_model(pl_module)
-        self._found = find_features(model, self.features, self.field, self.layer_dim)
-        check_layers(
-            self._found,
-            self._metric_options["layers"],
-            self._metric_options["layer_weights"],
-        )
+        options = self.options
+        self._found = find_features(model, options.features, options.layer_dim)
+        check_layers(self._found, options.layer_weights)
         # in every stage, since the first that calls the model may compile it
         self._untap()
         self._taps = tap(model, self._found)
         nequip_internals.strip_hyperparameters(pl_module, PACKAGE)
-        if stage == "fit" and self._loss_term is None and self.coeff > 0:
-            nequip_internals.refuse_unsupported(trainer, pl_module)
-            if pl_module.loss is None:
-                raise UserError(
-                    "expected `training_module.loss` to be a loss, got null; configure "
-                    "one, for example nequip.train.EnergyForceLoss"
-                )
-            restarts = trainer.ckpt_path is not None
-            self._course.check(trainer.max_epochs, trainer.max_steps, restarts)
-            if self.steering.needs_measurement:
-                nequip_internals.check_guard(trainer, pl_module, self.guard_monitor)
-            self._loss_term = SampledCorrelation(
-                blocks=self._found.blocks,
-                dist_sync_on_step=True,
-                **self._limits,
-                **self._metric_options,
-            )
-            self._loss_term.checked_by_callback = True
+        if stage == "fit" and self._loss_term is None and options.schedule.coeff > 0:
+            self._check_training(trainer, pl_module)
+            self._loss_term = new_term(options, self._found)
             nequip_internals.add_metric(pl_module.loss, self.name, self._loss_term)
             self._set_coefficient(pl_module, 0.0)
-        if self.monitor and not self._monitors:
+        if options.monitor and not self._monitors:
             for manager in pl_module.val_metrics:
                 if manager is not None:
-                    metric = EdgeCorrelation(
-                        blocks=self._found.blocks, **self._metric_options
-                    )
-                    metric.checked_by_callback = True
+                    metric = new_monitor(options, self._found)
                     nequip_internals.add_metric(manager, self.name, metric)
                     self._monitors.append(metric)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Say what will happen."""
+        """Log what is decorrelated."""
         self._at_start = True
         if self._found is None:  # pragma: no cover
-            raise RuntimeError("expected `setup` to have run before `on_train_start`")
+            raise RuntimeError("`on_train_start` was called before `setup`")
+        schedule = self.options.schedule
         nequip_internals.rank_zero_logger(__name__).info(
-            f"{PACKAGE} {__version__}: {self._found.title}; "
-            f"schedule {self.schedule}, coefficient {self.coeff}"
-            + ("" if self.coeff > 0 else " (monitor only)")
+            logs.start_line(
+                __version__, self._found.title, schedule.kind, schedule.coeff
+            )
         )
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Leave the model as it was."""
+        """Remove the hooks from the model."""
         self._untap()
 
     # --- in training ---
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Forget the batches of the epoch before: NequIP resets terms in use only."""
+        """Reset the term's epoch: NequIP resets only terms with a coefficient."""
         if self._loss_term is not None:
             self._loss_term.reset()
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Set the coefficient, by whatever others have set in the meantime."""
+        """Set the coefficient, whatever others have set in the meantime."""
         now = read_progress(trainer, batch_idx)
         self._course.locate(now, trainer.max_epochs, trainer.max_steps)
         if self._loss_term is not None:
@@ -336,7 +201,7 @@ class EdgeDecorrelation(Callback):
             self._report(trainer)
         if self._loss_term is None:
             return
-        every = self.every_n_steps
+        every = self.options.sample.every
         enters = now.enters(every)
         self._set_coefficient(pl_module, self._coefficient * every * enters)
         step = now.global_step
@@ -360,16 +225,16 @@ class EdgeDecorrelation(Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Tell a controller what the step that was just made has seen."""
+        """Pass the correlation of an optimizer step to the controller."""
         stepped = trainer.global_step > self._step_of_batch
-        term = self._loss_term
-        if not (stepped and self.steering.needs_measurement and term is not None):
+        term, controller = self._loss_term, self._course.controller
+        if not (stepped and controller is not None and term is not None):
             return
         if term.update_called and self.name in pl_module.loss.entries:
-            self.steering.measured(float(term.last_mean_square()))
+            controller.measured(float(term.last_mean_square()))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Have NequIP log the epoch's value though the last step may be without it."""
+        """Let NequIP log the epoch's value even if the last step was without it."""
         term = self._loss_term
         if term is None or not term.update_called:
             return
@@ -377,60 +242,64 @@ class EdgeDecorrelation(Callback):
         lacked = None if self._said_idle else term.idle()
         if lacked is not None and self._found is not None:
             self._said_idle = True
-            line = idle_line(self.name, lacked, self._found.rows, trainer.current_epoch)
+            rows, epoch = self._found.rows, trainer.current_epoch
+            line = logs.idle_line(self.name, lacked, rows, epoch)
             nequip_internals.rank_zero_logger(__name__).warning(f"{PACKAGE}: {line}")
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the diagnosis of each layer over the validation data."""
         for index, metric in enumerate(self._monitors):
-            values = block_values(f"val{index}_epoch/{self.name}", metric)
+            values = logs.block_values(f"val{index}_epoch/{self.name}", metric)
             pl_module.log_dict(values, on_epoch=True)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Tell a controller the validation force error."""
-        steered = self.steering.needs_measurement and self._loss_term is not None
-        if not (steered and trainer.state.fn == "fit"):
+        """Pass the validation force error to the controller."""
+        controller = self._course.controller
+        if controller is None or self._loss_term is None or trainer.state.fn != "fit":
             return
-        metrics = trainer.callback_metrics
-        if self.guard_monitor not in metrics:
-            raise UserError(
-                f"expected `guard_monitor` to be a logged metric, got "
-                f"'{self.guard_monitor}'; set it to one of "
-                f"{sorted(name for name in metrics if name.startswith('val'))}"
-            )
+        error = nequip_internals.guarded_error(trainer, controller.target.guard_monitor)
         if trainer.sanity_checking:
             return
-        line = self.steering.validated(float(metrics[self.guard_monitor]))
+        line = controller.validated(error)
         if line is not None:
             nequip_internals.rank_zero_logger(__name__).info(f"{PACKAGE}: {line}")
 
     # --- checkpoints ---
 
     def state_dict(self) -> dict[str, Any]:
-        """Settings and what :class:`nequip_decorr.training.steering.Course` needs.
+        """Settings and the state of :class:`nequip_decorr.training.course.Course`.
 
-        Python numbers and strings only.
+        Only Python numbers and strings, in lists and dictionaries.
         """
-        return {"settings": self._ran_with(), **self._course.state()}
+        return {"settings": self._settings(), **self._course.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the course; settings are those of the present config."""
+        """Restore the course; settings are those of the present config."""
         self._restored_settings = state_dict["settings"]
         self._course.restore(state_dict)
 
     def on_save_checkpoint(
         self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        """Leave nothing of the term in the state of the metrics."""
+        """Remove the term from the saved state of the metrics."""
         nequip_internals.strip_checkpoint(checkpoint, self.name)
 
     # --- helpers ---
 
-    def _ran_with(self) -> dict[str, Any]:
-        """Settings, with the horizon that the schedule was stretched to."""
-        if "horizon" not in OPTIONS[self.schedule]:
-            return self._settings
-        return {**self._settings, "horizon": self._course.horizon}
+    def _settings(self) -> dict[str, Any]:
+        """All options, with the position that an open schedule was stretched to."""
+        settings = self.options.settings()
+        if self.options.schedule.open_ended:
+            settings["schedule"]["stop"] = self._course.end
+        return settings
+
+    def _check_training(self, trainer: Any, pl_module: Any) -> None:
+        nequip_internals.refuse_unsupported(trainer, pl_module)
+        restarts = trainer.ckpt_path is not None
+        self._course.check(trainer.max_epochs, trainer.max_steps, restarts)
+        if self._course.controller is not None:
+            monitor = self._course.controller.target.guard_monitor
+            nequip_internals.check_guard(trainer, pl_module, monitor)
 
     def _untap(self) -> None:
         for handle in self._taps:
@@ -441,27 +310,36 @@ class EdgeDecorrelation(Callback):
         nequip_internals.set_coefficient(pl_module.loss, self.name, coeff, self._names)
 
     def _report(self, trainer: Any) -> None:
-        """Say at the first batch, when Lightning's counters are right, what changed."""
+        """Log at the first batch, when Lightning's counters are right, what changed."""
         log = nequip_internals.rank_zero_logger(__name__)
-        if self.coeff > 0 and self.delay >= self._course.end:
-            log.warning(
-                f"{PACKAGE}: '{self.name}' stays off, its `delay` {self.delay} is "
-                f"not before the end of the training, at {self._course.end:g}"
-            )
+        schedule, end = self._course.schedule, self._course.end
+        if schedule.coeff > 0 and schedule.delay >= end:
+            line = logs.off_line(self.name, schedule.delay, end)
+            log.warning(f"{PACKAGE}: {line}")
+        settings = self._settings()
         # not through the module's hyper-parameters, which go into checkpoints
         for logger in trainer.loggers:
-            logger.log_hyperparams({self.name: self._ran_with()})
+            logger.log_hyperparams({self.name: settings})
         if trainer.ckpt_path is not None:
-            line = restart_line(
-                self._restored_settings, self._ran_with(), trainer.global_step
-            )
+            step = trainer.global_step
+            line = logs.restart_line(self._restored_settings, settings, step)
             log.info(f"{PACKAGE}: {line}")
 
 
-def _terms(trainer: Any) -> list[EdgeDecorrelation]:
-    return [each for each in trainer.callbacks if isinstance(each, EdgeDecorrelation)]
+_NO_OPTIONS = {"self", "__class__", "unknown"}
 
 
-def _defaults() -> dict[str, Any]:
-    parameters = signature(EdgeDecorrelation.__init__).parameters
-    return {name: each.default for name, each in parameters.items()}
+def _names_of_terms(trainer: Any, mine: str) -> frozenset[str]:
+    """Names of all decorrelation terms of a training.
+
+    Raises:
+        UserError: when another has the name ``mine``.
+    """
+    terms = [each for each in trainer.callbacks if isinstance(each, EdgeDecorrelation)]
+    names = [each.name for each in terms]
+    if names.count(mine) > 1:
+        raise UserError(
+            f"two decorrelation terms are called '{mine}'; set another `name` for one "
+            f"of them"
+        )
+    return frozenset(names)

@@ -10,9 +10,9 @@ from torch.utils.hooks import RemovableHandle
 
 from nequip_decorr.correlation.channels import Block, irrep_blocks, scalar_blocks
 from nequip_decorr.errors import UserError
-from nequip_decorr.training import nequip_internals
+from nequip_decorr.training import nequip_models
 
-#: What the option ``features`` can name.
+#: What the option ``features`` can name, beside fields of the model's output.
 KINDS = ("edge", "radial", "messages", "tensors", "node")
 
 
@@ -31,18 +31,18 @@ class FeatureLayout(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Features of a model: what they are, and how its output comes to hold them.
+    """Features of a model.
 
     Attributes:
-        title: in words, for a log.
-        blocks: which channels correlate with which.
-        outputs: what the model must be made to output, by key; see :func:`tap`.
-        rows: ``edge`` or ``node``: what has the features.
+        title: description for logs.
+        blocks: channels that are correlated with each other.
+        outputs: what hooks must add to the model's output, by key; see :func:`tap`.
+        rows: ``edge`` or ``node``: what the rows of the features are.
     """
 
     title: str
     blocks: list[Block]
-    outputs: dict[str, nequip_internals.Output]
+    outputs: dict[str, nequip_models.Output]
     rows: str = "edge"
 
     @property
@@ -53,68 +53,56 @@ class Features(NamedTuple):
 
 class _Kind(NamedTuple):
     title: str
-    find: Callable[[nn.Module], list[nequip_internals.Output]]
+    find: Callable[[nn.Module], list[nequip_models.Output]]
     models: str
     rows: str = "edge"
 
 
 _TAPPED = {
-    "radial": _Kind("radial weights", nequip_internals.radial_weights, "a NequIP GNN"),
-    "messages": _Kind("messages", nequip_internals.messages, "a NequIP GNN"),
-    "tensors": _Kind("tensors", nequip_internals.tensor_track, "an Allegro model"),
-    "node": _Kind(
-        "node features", nequip_internals.node_features, "a NequIP GNN", "node"
-    ),
+    "radial": _Kind("radial weights", nequip_models.radial_weights, "a NequIP GNN"),
+    "messages": _Kind("messages", nequip_models.messages, "a NequIP GNN"),
+    "tensors": _Kind("tensors", nequip_models.tensor_track, "an Allegro model"),
+    "node": _Kind("node features", nequip_models.node_features, "a NequIP GNN", "node"),
 }
 
 
-def check_kind(kind: str | None, field: str | None, layer_dim: int | None) -> None:
-    """Check options that choose features, as far as that goes without a model.
+def check_features(features: str | None, layer_dim: int | None) -> None:
+    """Check the choice of features, as far as that is possible without a model.
 
     Raises:
-        UserError: for an unknown ``kind``, or one beside ``field`` or ``layer_dim``.
+        UserError: for ``layer_dim`` beside features whose layers are known.
     """
-    if kind is not None and kind not in KINDS:
-        raise UserError(f"expected `features` to be one of {KINDS}, got '{kind}'")
-    if kind is not None and field is not None:
+    if features in _TAPPED and layer_dim is not None:
         raise UserError(
-            f"expected `features` or `field`, got both ({kind} and {field}); leave one "
-            f"of them null"
-        )
-    if kind in _TAPPED and layer_dim is not None:
-        raise UserError(
-            f"expected `layer_dim` beside `field` or features edge only, got "
-            f"{layer_dim} with features {kind}, whose layers are known; leave it null"
+            f"expected no `layer_dim` with `features: {features}`, whose layers are "
+            f"known, got {layer_dim}; leave it null"
         )
 
 
 def find_features(
-    model: nn.Module,
-    kind: str | None = None,
-    field: str | None = None,
-    layer_dim: int | None = None,
+    model: nn.Module, features: str | None = None, layer_dim: int | None = None
 ) -> Features:
     """Find features in a NequIP-framework model, built or packaged.
 
     Args:
         model: a ``GraphModel``.
-        kind: ``edge`` (scalars of Allegro's layers), ``radial`` (weights of a NequIP
-            GNN's tensor products, edge by edge), ``messages`` (what these return, edge
-            by edge), ``tensors`` (Allegro's tensors) or ``node`` (node features of a
-            NequIP GNN). None takes ``edge`` or ``radial``, whichever the model has.
-        field, layer_dim: a field that the model outputs; see :func:`find_layout`.
+        features: ``edge`` (scalars of Allegro's layers), ``radial`` (weights of a
+            NequIP GNN's tensor products, edge by edge), ``messages`` (output of these
+            products, edge by edge), ``tensors`` (Allegro's tensors), ``node`` (node
+            features of a NequIP GNN), or a field that the model outputs. None takes
+            ``edge`` or ``radial``, whichever the model has.
+        layer_dim: channels of one layer of a field; see :func:`find_layout`.
 
     Raises:
         UserError: when the model has no such features, naming what to do.
     """
-    check_kind(kind, field, layer_dim)
-    if kind is None and field is None and nequip_internals.find_allegro(model) is None:
-        kind = (
-            "radial"
-            if layer_dim is None and nequip_internals.radial_weights(model)
-            else None
-        )
+    check_features(features, layer_dim)
+    kind = features
+    if features is None and layer_dim is None:
+        no_allegro = nequip_models.find_allegro(model) is None
+        kind = "radial" if no_allegro and nequip_models.radial_weights(model) else None
     if kind not in _TAPPED:
+        field = None if kind == "edge" else features
         layout = find_layout(model, field, layer_dim)
         title = f"`{layout.field}`, {layout.layers} layers of {layout.layer_dim}"
         return Features(
@@ -126,28 +114,28 @@ def find_features(
     found = chosen.find(model)
     if not found:
         raise UserError(
-            f"expected {chosen.models} for `features: {kind}`, got a model without "
+            f"`features: {kind}` needs {chosen.models}, and this model has no "
             f"{chosen.title}; leave `features` null to take what the model has"
         )
     return _tapped(kind, chosen, found)
 
 
 def tap(model: nn.Module, features: Features) -> list[RemovableHandle]:
-    """Have a model output features; call before it is compiled.
+    """Make a model output features; call before it is compiled.
 
     Returns:
-        handles, whose ``remove()`` leaves the model as it was.
+        handles; their ``remove()`` restores the model.
     """
     if not features.outputs:
         return []
-    return nequip_internals.add_outputs(model, features.outputs, features.rows)
+    return nequip_models.add_outputs(model, features.outputs, features.rows)
 
 
-def _tapped(kind: str, chosen: _Kind, found: list[nequip_internals.Output]) -> Features:
+def _tapped(kind: str, chosen: _Kind, found: list[nequip_models.Output]) -> Features:
     from e3nn.o3 import Irreps
 
     blocks: list[Block] = []
-    outputs: dict[str, nequip_internals.Output] = {}
+    outputs: dict[str, nequip_models.Output] = {}
     widths: list[str] = []
     for output in found:
         irreps: Any = Irreps(output.irreps)
@@ -167,8 +155,8 @@ def _tapped(kind: str, chosen: _Kind, found: list[nequip_internals.Output]) -> F
         )
     if not blocks:
         raise UserError(
-            f"expected {chosen.title} of two channels or more, got "
-            f"{[output.irreps for output in found]}; nothing can be correlated"
+            f"expected {chosen.title} of at least two channels, got "
+            f"{[output.irreps for output in found]}; there is nothing to correlate"
         )
     same = len(set(widths)) == 1
     what = f" of {widths[0]}" if same else f": {', '.join(widths)}"
@@ -192,20 +180,19 @@ def find_layout(
         UserError: when there is no such field, it is not made of scalars, or
             ``layer_dim`` does not divide it; names the fields that there are.
     """
-    allegro = nequip_internals.find_allegro(model)
-    available = nequip_internals.scalar_fields(model)
+    allegro = nequip_models.find_allegro(model)
+    available = nequip_models.scalar_fields(model)
     if field is None:
         if allegro is None:
             raise UserError(
-                f"expected a model with edge features, as Allegro has, got one that "
-                f"outputs the scalar fields {sorted(available)}; name one of these as "
-                f"`field`, or use an Allegro model"
+                f"this model has no edge features such as Allegro's; set `features` to "
+                f"one of its scalar fields {sorted(available)}, or use an Allegro model"
             )
         field = allegro.field
     if field not in available:
         raise UserError(
-            f"expected `field` to be one of the model's scalar fields "
-            f"{sorted(available)}, got '{field}'"
+            f"expected `features` to be one of {list(KINDS)} or of the model's scalar "
+            f"fields {sorted(available)}, got '{field}'"
         )
     width = available[field]
     if layer_dim is None:
@@ -219,27 +206,10 @@ def find_layout(
     return FeatureLayout(field, layer_dim, width // layer_dim)
 
 
-def check_layers(
-    found: Features, layers: Sequence[int] | None, layer_weights: Sequence[float] | None
-) -> None:
-    """Raise UserError unless the model has these layers, each with a weight or none.
-
-    See :class:`nequip_decorr.EdgeCorrelation` for the two options.
-    """
-    bad = [i for i in layers or [] if not -found.layers <= i < found.layers]
-    if bad:
+def check_layers(found: Features, layer_weights: Sequence[float] | None) -> None:
+    """Raise UserError unless there is one weight for each layer, or None."""
+    if layer_weights is not None and len(layer_weights) != found.layers:
         raise UserError(
-            f"expected `layers` between 0 and {found.layers - 1}, got {bad}; "
-            f"the features are {found.title}"
-        )
-    if len({i % found.layers for i in layers or []}) != len(layers or []):
-        raise UserError(
-            f"expected `layers` to name different ones of {found.layers} layers, got "
-            f"{layers}; name each once"
-        )
-    count = found.layers if layers is None else len(layers)
-    if layer_weights is not None and len(layer_weights) != count:
-        raise UserError(
-            f"expected one of `layer_weights` for each of {count} layers, got "
-            f"{len(layer_weights)}"
+            f"expected one of `layer_weights` for each of {found.layers} layers, got "
+            f"{len(layer_weights)}; the features are {found.title}"
         )

@@ -1,17 +1,15 @@
-"""``+nequip_decorr=...``: gives the Trainer of a hydra application its callbacks.
+"""``+nequip_decorr=...``: adds callbacks to the Trainer of a hydra application.
 
-The option group fills the top-level key ``nequip_decorr`` of the config and leaves
-``trainer`` alone. Lightning asks every installed package for callbacks when it builds a
-Trainer (entry points ``lightning.pytorch.callbacks_factory``), so that the Trainer may
-be of any class.
+The option group fills the top-level key ``nequip_decorr`` of the config and does not
+change ``trainer``. Lightning asks every installed package for callbacks when it builds
+a Trainer (entry points ``lightning.pytorch.callbacks_factory``), so this works with any
+Trainer class.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from nequip_decorr.errors import UserError
@@ -23,7 +21,7 @@ KEY = "nequip_decorr"
 
 
 def configured_callbacks() -> list[EdgeDecorrelation]:
-    """Callbacks that the config of the running hydra application asks for.
+    """Callbacks configured in the running hydra application.
 
     Each top-level key ``nequip_decorr`` or ``nequip_decorr_...`` is a term with the
     options of :class:`nequip_decorr.EdgeDecorrelation`:
@@ -31,14 +29,13 @@ def configured_callbacks() -> list[EdgeDecorrelation]:
     .. code-block:: yaml
 
         nequip_decorr:
-          schedule: cosine
-          coeff: 3.0
+          schedule: {kind: cosine, coeff: 3.0}
 
-    Outside hydra, and without such a key, there are none, and nothing is imported.
+    Outside hydra, and without such a key, the list is empty and nothing is imported.
 
     Raises:
         UserError: for an unknown option or one out of range, and when the group was
-            put where nobody reads it.
+            chosen for another key.
     """
     hydra_config = sys.modules.get("hydra.core.hydra_config")
     if hydra_config is None or not hydra_config.HydraConfig.initialized():
@@ -47,8 +44,8 @@ def configured_callbacks() -> list[EdgeDecorrelation]:
 
     hydra = hydra_config.HydraConfig.get()
     refuse_misplaced(choice for choice, name in hydra.runtime.choices.items() if name)
-    config: Any = OmegaConf.select(hydra, "..")  # what the application runs with
-    # only ours: NequIP has yet to register some resolvers that others need
+    config: Any = OmegaConf.select(hydra, "..")  # that of the application
+    # resolve only ours: others need resolvers that NequIP has yet to register
     terms = {
         key: OmegaConf.to_container(config[key], resolve=True, throw_on_missing=True)
         if OmegaConf.is_config(config[key])
@@ -60,7 +57,7 @@ def configured_callbacks() -> list[EdgeDecorrelation]:
 
 
 def is_term(key: str) -> bool:
-    """Whether a top-level key of a config is a term of ours."""
+    """Whether a top-level key of a config is a decorrelation term."""
     return key == KEY or key.startswith(f"{KEY}_")
 
 
@@ -68,7 +65,7 @@ def refuse_misplaced(choices: Iterable[str]) -> None:
     """Refuse a choice of the group (``nequip_decorr@package``) that is not a term.
 
     Raises:
-        UserError: when the options are elsewhere than at a top-level key of ours.
+        UserError: when the package is not a top-level key ``nequip_decorr...``.
     """
     for choice in choices:
         group, _, package = choice.partition("@")
@@ -84,21 +81,16 @@ def new_callback(key: str, options: Any) -> EdgeDecorrelation:
     """The callback of one term.
 
     Raises:
-        UserError: for options that are none of ``EdgeDecorrelation`` or out of range.
+        UserError: see :class:`nequip_decorr.EdgeDecorrelation`; names the key.
     """
     from nequip_decorr.training.callback import EdgeDecorrelation
 
     if not isinstance(options, Mapping):
         raise UserError(
-            f"expected `{key}` to hold options of EdgeDecorrelation, got {options!r}; "
-            f"a preset is chosen by `+{KEY}=cosine`, or under `defaults:`"
+            f"expected `{key}` to be options of EdgeDecorrelation, got {options!r}; "
+            f"choose a preset by `+{KEY}=cosine`, or under `defaults:`"
         )
-    known = list(signature(EdgeDecorrelation).parameters)
-    for name in options:
-        if name not in known:
-            near = get_close_matches(str(name), known, n=1, cutoff=0)[0]
-            raise UserError(
-                f"expected `{key}` to hold options of EdgeDecorrelation, got "
-                f"'{name}'; the nearest one is '{near}'"
-            )
-    return EdgeDecorrelation(**options)
+    try:
+        return EdgeDecorrelation(**{str(name): v for name, v in options.items()})
+    except UserError as error:
+        raise UserError(f"`{key}`: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +18,7 @@ _LOG_NAMES = {
 
 
 def block_values(prefix: str, metric: EdgeCorrelation) -> dict[str, Tensor]:
-    """Diagnosis of each block since the last reset, by the names that are logged.
+    """Diagnosis of each block since the last reset, by the logged names.
 
     Raises:
         UserError: before the first batch.
@@ -34,39 +35,69 @@ def block_values(prefix: str, metric: EdgeCorrelation) -> dict[str, Tensor]:
     }
 
 
+def start_line(version: str, features: str, kind: str, coeff: float) -> str:
+    """What is decorrelated, and how strongly."""
+    only = "" if coeff > 0 else " (monitor only)"
+    return (
+        f"nequip_decorr {version}: {features}; schedule {kind}, coefficient "
+        f"{coeff}{only}"
+    )
+
+
 def restart_line(
-    before: dict[str, Any] | None, settings: dict[str, Any], step: int
+    before: Mapping[str, Any] | None, settings: Mapping[str, Any], step: int
 ) -> str:
-    """What changed at a restart; ``before`` is None when the term was off."""
+    """What changed at a restart; ``before`` is None when the term was off.
+
+    Options that only one of two kinds of schedule has are left out: the kind is named.
+    """
     if before is None:
         return f"turned on at step {step} of a restarted training"
+    old = dict(_flat(before))
     changes = [
-        f"{key} {before.get(key)} -> {value}"
-        for key, value in settings.items()
-        if before.get(key) != value
+        f"{key} {old[key]} -> {value}"
+        for key, value in _flat(settings)
+        if key in old and old[key] != value
     ]
     return f"restarted at step {step}, " + (
-        "settings changed: " + ", ".join(changes) if changes else "unchanged"
+        "settings changed: " + ", ".join(changes) if changes else "settings unchanged"
+    )
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of nested dictionaries by dotted keys."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def off_line(name: str, delay: float, end: float) -> str:
+    """Says that a term is never turned on."""
+    return (
+        f"'{name}' is never turned on: its `schedule.delay` {delay} is not before the "
+        f"end of the training at {end:g}"
     )
 
 
 def idle_line(name: str, lacked: str, rows: str, epoch: int) -> str:
-    """Says that a term had nothing to do, and what to look at.
+    """Says that a term had no effect in an epoch, and what to check.
 
     Args:
         name: of the term.
         lacked: see :meth:`nequip_decorr.correlation.sampled.SampledCorrelation.idle`.
-        rows: ``edge`` or ``node``, what has the features.
-        epoch: in which.
+        rows: ``edge`` or ``node``, what the rows of the features are.
+        epoch: number of the epoch.
     """
     if lacked == "edges":
         what = "edges" if rows == "edge" else "atoms"
         return (
-            f"'{name}' met no {what} in epoch {epoch} and had no effect; check the "
+            f"'{name}' found no {what} in epoch {epoch} and had no effect; check the "
             f"cutoff and the training frames"
         )
     return (
-        f"'{name}' met only constant channels in epoch {epoch} and had no effect; "
-        f"choose other `layers` or `features`, or look at them with `nequip-decorr "
+        f"'{name}' found only constant channels in epoch {epoch} and had no effect; "
+        f"change `layer_weights` or `features`, or check the model with `nequip-decorr "
         f"inspect`"
     )

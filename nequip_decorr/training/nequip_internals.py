@@ -1,180 +1,98 @@
-"""The only place that touches what NequIP, Allegro and Lightning do not promise.
+"""What NequIP and Lightning do not promise about trainings; see also nequip_models.
 
-Tried with nequip 0.19.1 and nequip-allegro 0.8.3. The module's tests fail when one of
-these names moves.
+:func:`check_names` compares :data:`RELIED_UPON` with the installed versions when a
+training starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from importlib.metadata import PackageNotFoundError, version
+from operator import attrgetter
+from pkgutil import resolve_name
 from re import match
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import nn
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.hooks import Pick, listen, output
+
+#: Versions that the package was tried with.
+TRIED = {"nequip": "0.19.1", "nequip-allegro": "0.8.3", "lightning": "2.6"}
+
+#: Names that may change without notice: of modules, and of the trainer and the training
+#: module of a run.
+RELIED_UPON = (
+    "nequip.data.AtomicDataDict.NODE_FEATURES_KEY",
+    "nequip.data.AtomicDataDict.TOTAL_ENERGY_KEY",
+    "nequip.data.AtomicDataDict._key_registry.get_field_type",
+    "nequip.data.register_fields",
+    "nequip.train.ConFIGLightningModule",
+    "nequip.train.MetricsManager.parse_entry",
+    "nequip.train.callbacks.SoftAdapt",
+    "nequip.utils.RankedLogger",
+    "trainer._logger_connector.should_update_logs",
+    "trainer.accumulate_grad_batches",
+    "trainer.callback_metrics",
+    "trainer.check_val_every_n_epoch",
+    "trainer.ckpt_path",
+    "trainer.limit_val_batches",
+    "trainer.num_training_batches",
+    "trainer.sanity_checking",
+    "trainer.state.fn",
+    "training_module.hparams",
+    "training_module.loss",
+    "training_module.loss.do_weighted_sum",
+    "training_module.loss.entries",
+    "training_module.loss.metrics_values_step",
+    "training_module.model",
+    "training_module.val_metrics",
+)
 
 
-class AllegroLayers(NamedTuple):
-    """Output field of a model's Allegro layers, and the channels of each."""
-
-    field: str
-    layer_dim: int
-
-
-def find_allegro(model: nn.Module) -> AllegroLayers | None:
-    """The Allegro layers of a model, or None.
-
-    By attributes, since classes of a packaged model are not those of the environment.
-    """
-    module: Any = _allegro_module(model)
-    if module is None:
-        return None
-    return AllegroLayers(str(module.scalar_out_field), int(module.num_scalar_features))
-
-
-class Output(NamedTuple):
-    """Features that a module of a model computes.
-
-    Attributes:
-        module: the module.
-        irreps: what the features are made of, as e3nn writes it.
-        strided: number of channels, where the layout is Allegro's (rows, channels,
-            components); None for e3nn's.
-        pick: takes them from the positional inputs and the output of the module.
-    """
-
-    module: nn.Module
-    irreps: str
-    strided: int | None = None
-    pick: Pick = output
-
-
-def radial_weights(model: nn.Module) -> list[Output]:
-    """What weights the tensor product of each interaction block of a NequIP GNN."""
-    return [
-        Output(block.edge_mlp, f"{block.tp_scatter.tp.weight_numel}x0e")
-        for block in _interaction_blocks(model)
-    ]
-
-
-def messages(model: nn.Module) -> list[Output]:
-    """Output of the tensor product of each interaction block, for each edge.
+def check_names(trainer: Any, pl_module: Any) -> None:
+    """Check that the installed NequIP and Lightning have all of ``RELIED_UPON``.
 
     Raises:
-        UserError: when a fused kernel sums them over edges without forming them.
+        UserError: names what is missing, the versions found and those tried.
     """
-    blocks = _interaction_blocks(model)
-    for block in blocks:
-        if hasattr(block.tp_scatter, "tp_conv"):
-            raise UserError(
-                f"expected tensor products that form messages, got the fused kernel "
-                f"{type(block.tp_scatter).__name__}; take `features: radial`, or train "
-                f"without the kernel"
-            )
-    return [Output(b.tp_scatter.tp, str(b.tp_scatter.tp.irreps_out)) for b in blocks]
-
-
-def node_features(model: nn.Module) -> list[Output]:
-    """Output of each convolution layer of a NequIP GNN, for each atom."""
-    from nequip.data import AtomicDataDict
-
-    key = AtomicDataDict.NODE_FEATURES_KEY
-    layers: list[Any] = [
-        module
-        for module in model.modules()
-        if hasattr(module, "conv") and hasattr(module, "equivariant_nonlin")
-    ]
-    return [
-        Output(layer, str(layer.irreps_out[key]), pick=lambda _, data: data[key])
-        for layer in layers
-    ]
-
-
-def tensor_track(model: nn.Module) -> list[Output]:
-    """Two-body tensors, and those of each layer, of a model with Allegro layers."""
-    module: Any = _allegro_module(model)
-    if module is None:
-        return []
-    first = module.tps[0]
-    two_body = Output(
-        first, str(first.irreps_in1), first.mul, pick=lambda inputs, _: inputs[0]
-    )
-    return [two_body, *(Output(tp, str(tp.irreps_out), tp.mul) for tp in module.tps)]
-
-
-def add_outputs(
-    model: nn.Module, outputs: dict[str, Output], kind: str
-) -> list[RemovableHandle]:
-    """Have a ``GraphModel`` return features that its modules compute.
-
-    Hooks on the modules keep them, and one on the whole writes them into the data
-    before the model returns. All run while NequIP traces a model for compilation, so
-    that the features are outputs of the compiled model too; once compiled, they stay.
-    The model's state and its classes are not touched.
-
-    Args:
-        model: the model of a training.
-        outputs: by key of the new field.
-        kind: what its rows are, ``edge`` or ``node``.
-    """
-    from nequip.data import register_fields
-
-    register_fields(**{f"{kind}_fields": list(outputs)})
-    store: dict[str, Tensor] = {}
-
-    def write(_: nn.Module, inputs: Any, data: dict[str, Tensor]) -> None:
-        data.update(store)
-        store.clear()
-
-    body: Any = model.model
-    handles = [
-        listen(each.module, store, key, each.pick) for key, each in outputs.items()
-    ]
-    return [*handles, body.register_forward_hook(write)]
-
-
-def _interaction_blocks(model: nn.Module) -> list[Any]:
-    return [
-        module
-        for module in model.modules()
-        if hasattr(module, "edge_mlp") and hasattr(module, "tp_scatter")
-    ]
-
-
-def _allegro_module(model: nn.Module) -> nn.Module | None:
-    for module in model.modules():
-        if hasattr(module, "scalar_out_field") and hasattr(module, "tps"):
-            return module
-    return None
-
-
-def scalar_fields(model: nn.Module) -> dict[str, int]:
-    """Edge and node fields of a model's output made of two or more invariant scalars:
-    their widths.
-    """
-    from nequip.data import AtomicDataDict
-
-    node_or_edge = ("edge", "node")
-    fields = {}
-    for name, irreps in model.irreps_out.items():  # type: ignore[union-attr,operator]
-        if irreps is None or any(ir.l > 0 or ir.p < 0 for _, ir in irreps):
+    roots = {"trainer": trainer, "training_module": pl_module}
+    missing = []
+    for name in RELIED_UPON:
+        root, _, attributes = name.partition(".")
+        if attributes.startswith("loss.") and pl_module.loss is None:
             continue
-        kind = AtomicDataDict._key_registry.get_field_type(
-            name, error_on_unregistered=False
+        try:
+            if root in roots:
+                attrgetter(attributes)(roots[root])
+            else:
+                resolve_name(name)
+        except (AttributeError, ImportError):
+            missing.append(name)
+    if missing:
+        raise UserError(
+            f"this NequIP or Lightning lacks {', '.join(missing)}, which the "
+            f"decorrelation term needs; found {_versions(_installed)}, tried with "
+            f"{_versions(TRIED.get)}: install those, or a newer nequip-decorr"
         )
-        if kind in node_or_edge and irreps.dim > 1:
-            fields[name] = int(irreps.dim)
-    return fields
+
+
+def _versions(find: Callable[[str], str | None]) -> str:
+    return ", ".join(f"{name} {find(name)}" for name in TRIED)
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def sole_model(pl_module: Any) -> nn.Module:
     """The model of a training module.
 
     Raises:
-        UserError: when it holds several.
+        UserError: when it has several.
     """
     models = list(pl_module.model.values())
     if len(models) != 1:
@@ -197,13 +115,13 @@ def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
         if manager[name] is metric:
             return
         raise UserError(
-            f"expected no metric called '{name}' in the config, got one; remove it, or "
-            f"set another `name` for the decorrelation term"
+            f"the config already has a metric called '{name}'; remove it, or set "
+            f"another `name` for the decorrelation term"
         )
     reserved = name == "weighted_sum" or hasattr(manager, name)
     if not name or "." in name or reserved:
         raise UserError(
-            f"expected a `name` without dots that NequIP has no other use for, got "
+            f"expected a `name` without dots that NequIP does not use itself, got "
             f"'{name}'; set for example edge_correlation"
         )
     name, entry, module = manager.parse_entry(
@@ -216,11 +134,11 @@ def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
 def set_coefficient(
     loss: Any, name: str, coeff: float, ours: Collection[str] = ()
 ) -> None:
-    """Give one term of a loss a coefficient; NequIP's own stay as they are without it.
+    """Set the coefficient of one term of a loss and leave NequIP's own unchanged.
 
-    ``set_coeffs`` would rescale all to sum 1. Where somebody else did so with terms of
-    ours among them, NequIP's own get their sum of 1 back. A coefficient of 0 takes the
-    term out of the loss: nothing of it is computed.
+    ``set_coeffs`` would rescale all of them to sum to 1. If another callback has done
+    so with decorrelation terms among them, NequIP's own are rescaled to sum to 1 again.
+    A coefficient of 0 removes the term from the loss, so that it is not computed.
 
     Args:
         loss: a ``MetricsManager``.
@@ -245,8 +163,8 @@ def set_coefficient(
         _, entries[name], _ = loss.parse_entry(
             {"name": name, "field": None, "metric": loss[name]}, type_names=None
         )
-        # always in the order in which they were added: a sum in another order differs
-        # in its last bits, and a restart begins with all of them
+        # keep the order in which the terms were added: a restart begins with all of
+        # them, and a sum in another order differs in its last bits
         for later in list(loss)[list(loss).index(name) + 1 :]:
             if later in entries:
                 entries[later] = entries.pop(later)
@@ -254,7 +172,7 @@ def set_coefficient(
 
 
 def has_energy_term(loss: Any) -> bool:
-    """Whether the gradient of the total energy is part of a loss now."""
+    """Whether the total energy is part of a loss at present."""
     from nequip.data import AtomicDataDict
 
     return any(
@@ -265,7 +183,7 @@ def has_energy_term(loss: Any) -> bool:
 
 
 def validation_names(pl_module: Any) -> list[str]:
-    """Names under which NequIP logs what it measures in validation."""
+    """Names of the validation metrics that NequIP logs."""
     names = []
     for index, manager in enumerate(pl_module.val_metrics):
         if manager is None:
@@ -281,7 +199,7 @@ def validation_names(pl_module: Any) -> list[str]:
 def check_guard(trainer: Any, pl_module: Any, monitor: str) -> None:
     """Check the metric that a controller guards, before the first validation.
 
-    A name that NequIP would not give, which others may log, is not looked for.
+    Names unlike NequIP's may be logged by other callbacks and are not checked.
 
     Raises:
         UserError: when there is no validation, or NequIP will not log the metric.
@@ -291,34 +209,50 @@ def check_guard(trainer: Any, pl_module: Any, monitor: str) -> None:
     too_rare = every is not None and epochs != -1 and every > epochs
     if trainer.limit_val_batches == 0 or not names or too_rare:
         raise UserError(
-            f"expected validations for `guard_monitor` '{monitor}' of schedule target, "
-            f"got none in this training; see its validation data, "
+            f"schedule target needs validations for `schedule.guard_monitor` "
+            f"'{monitor}', and this training has none; check its validation data, "
             f"trainer.limit_val_batches and trainer.check_val_every_n_epoch, or choose "
             f"another schedule"
         )
     if monitor not in names and match(r"val\d+_(epoch|step)/|train_", monitor):
         raise UserError(
-            f"expected `guard_monitor` to be a validation metric, got '{monitor}'; set "
-            f"it to one of {names}"
+            f"expected `schedule.guard_monitor` to be a validation metric, got "
+            f"'{monitor}'; set it to one of {names}"
         )
 
 
+def guarded_error(trainer: Any, monitor: str) -> float:
+    """The logged metric that a controller guards, after a validation.
+
+    Raises:
+        UserError: when it was not logged.
+    """
+    logged = trainer.callback_metrics
+    if monitor not in logged:
+        raise UserError(
+            f"expected `schedule.guard_monitor` to be a logged metric, got "
+            f"'{monitor}'; set it to one of "
+            f"{sorted(name for name in logged if name.startswith('val'))}"
+        )
+    return float(logged[monitor])
+
+
 def last_value(loss: Any, name: str) -> float | None:
-    """Value of a term in the last batch, which NequIP has read from the device."""
+    """Value of a term in the last batch, as NequIP has copied it from the device."""
     value = loss.metrics_values_step.get(name)
     return None if value is None else float(value)
 
 
 def will_log(trainer: Any) -> bool:
-    """Whether Lightning hands this step to the loggers; logging costs at every step."""
+    """Whether Lightning writes this step to the loggers; calling log has a cost."""
     return bool(trainer._logger_connector.should_update_logs)
 
 
 def strip_checkpoint(checkpoint: dict[str, Any], name: str) -> None:
     """Remove a term from the metric states of a checkpoint.
 
-    Without it the coefficients in there sum to 1, so that restoring them, with or
-    without the term, gives exactly what was saved.
+    The remaining coefficients sum to 1, so that restoring them, with or without the
+    term, gives exactly the saved values.
     """
     state = checkpoint["state_dict"]
     for key, extra in state.items():
@@ -332,10 +266,10 @@ def strip_checkpoint(checkpoint: dict[str, Any], name: str) -> None:
 
 
 def strip_hyperparameters(pl_module: Any, package: str) -> None:
-    """Leave callbacks of the package out of the trainer in a module's hyper-parameters.
+    """Remove callbacks of the package from a module's hyper-parameters.
 
-    NequIP copies them into every checkpoint and package. Lightning's loggers and
-    hydra's ``.hydra/config.yaml`` keep what was configured.
+    NequIP copies the trainer's config into every checkpoint and package. Lightning's
+    loggers and hydra's ``.hydra/config.yaml`` keep the config as it was.
     """
     info = pl_module.hparams.get("info_dict")
     if not info or not isinstance(info.get("trainer"), dict):
@@ -354,7 +288,7 @@ def strip_hyperparameters(pl_module: Any, package: str) -> None:
 
 
 def refuse_unsupported(trainer: Any, pl_module: Any) -> None:
-    """Refuse what cannot work together with a term whose coefficient is set outside.
+    """Refuse trainings in which the term cannot work.
 
     Raises:
         UserError: says why, and what to do.
@@ -362,23 +296,28 @@ def refuse_unsupported(trainer: Any, pl_module: Any) -> None:
     from nequip.train import ConFIGLightningModule
     from nequip.train.callbacks import SoftAdapt
 
+    if pl_module.loss is None:
+        raise UserError(
+            "cannot add a decorrelation term to `training_module.loss`, which is null; "
+            "configure a loss, for example nequip.train.EnergyForceLoss"
+        )
     if any(isinstance(callback, SoftAdapt) for callback in trainer.callbacks):
         raise UserError(
-            "expected no SoftAdapt callback beside the decorrelation term: SoftAdapt "
-            "mixes all coefficients of the loss in one softmax, so neither would keep "
-            "its own; remove SoftAdapt, or use LossCoefficientScheduler instead"
+            "cannot combine SoftAdapt with a decorrelation term: SoftAdapt normalises "
+            "all coefficients of the loss together, so neither would keep its own; "
+            "remove SoftAdapt, or use LossCoefficientScheduler instead"
         )
     if isinstance(pl_module, ConFIGLightningModule):
         raise UserError(
-            f"expected a training module with one loss, got "
-            f"{type(pl_module).__name__}: ConFIG projects the gradients of the loss "
-            f"terms against each other and reads a coefficient of 0 as 'orthogonal "
-            f"to', not as 'off'; use NequIPLightningModule or EMALightningModule"
+            f"cannot combine {type(pl_module).__name__} with a decorrelation term: "
+            f"ConFIG projects the gradients of the loss terms against each other, and "
+            f"takes a coefficient of 0 as 'orthogonal to', not as 'off'; use "
+            f"NequIPLightningModule or EMALightningModule"
         )
 
 
 def rank_zero_logger(name: str) -> Any:
-    """NequIP's own logger for ``name``: info lines on rank 0 only."""
+    """NequIP's logger for ``name``, which writes on rank 0 only."""
     from nequip.utils import RankedLogger
 
     return RankedLogger(name, rank_zero_only=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
-from nequip_decorr.training.callback import EdgeDecorrelation
+from nequip_decorr import EdgeDecorrelation
+from nequip_decorr.training.options import all_names
 from tests.support.commands import DATA, HERE, train
 
 pytestmark = pytest.mark.slow
@@ -59,35 +60,52 @@ def test_the_nequip_tutorial_can_be_monitored_by_field(tmp_path: Path) -> None:
         tmp_path / "run",
         *A_FEW,
         "+nequip_decorr=monitor",
-        "nequip_decorr.field=node_features",
+        "nequip_decorr.features=node_features",
         "training_module.model.compile_mode=eager",
         config=config,
     )
     assert "`node_features`, 1 layers of 32 channels" in run.output
 
 
+@pytest.mark.parametrize("preset", ["cosine", "constant", "target", "monitor"])
+def test_a_preset_has_every_option_of_its_kind_to_override(preset: str) -> None:
+    with initialize_config_module("nequip_decorr.conf", version_base=None):
+        options = compose(overrides=[f"+nequip_decorr={preset}"])["nequip_decorr"]
+    given = OmegaConf.to_container(options)
+    # nothing is left to defaults, so that each is overridden without a `+`
+    assert EdgeDecorrelation(**given).options.settings() == given
+
+
 @pytest.mark.parametrize(
     ("preset", "changed"),
     [
-        ("cosine", set()),
-        ("constant", {"schedule", "coeff", "every_n_steps"}),
-        ("target", {"schedule", "coeff", "target"}),
-        ("monitor", {"schedule", "coeff"}),
+        ("cosine", {}),
+        ("constant", {"sample.every": 4}),
+        ("target", {"schedule.level": 0.05}),
+        ("monitor", {"schedule.coeff": 0.0}),
     ],
 )
-def test_presets_name_every_option_with_its_default(
-    preset: str, changed: set[str]
-) -> None:
-    parameters = inspect.signature(EdgeDecorrelation).parameters
-    defaults = {key: value.default for key, value in parameters.items()}
+def test_what_a_preset_changes(preset: str, changed: dict[str, float]) -> None:
     with initialize_config_module("nequip_decorr.conf", version_base=None):
         options = compose(overrides=[f"+nequip_decorr={preset}"])["nequip_decorr"]
-    assert set(options) == set(defaults)
-    assert {key for key in options if options[key] != defaults[key]} == changed
+    schedule: dict[str, object] = {"kind": options.schedule.kind}
+    if preset == "target":
+        schedule["level"] = 0.5
+    defaults = EdgeDecorrelation(schedule=schedule).options.settings()
+    for group, default in defaults.items():
+        given = OmegaConf.to_container(OmegaConf.create({"_": options[group]}))["_"]
+        if not isinstance(default, dict):
+            assert given == default
+            continue
+        for name, value in default.items():
+            assert given[name] == changed.get(f"{group}.{name}", value)
 
 
 def test_all_options_explains_every_option() -> None:
-    config = yaml.safe_load((CONFIGS / "all_options.yaml").read_text())
-    ours = config["trainer"]["callbacks"][-1]
+    path = CONFIGS / "all_options.yaml"
+    ours = yaml.safe_load(path.read_text())["trainer"]["callbacks"][-1]
     assert ours.pop("_target_") == "nequip_decorr.EdgeDecorrelation"
-    assert set(ours) == set(inspect.signature(EdgeDecorrelation).parameters)
+    assert EdgeDecorrelation(**ours).options.settings() == ours
+    assert EdgeDecorrelation(**ours).options == EdgeDecorrelation().options
+    for name in all_names():
+        assert f" {name.rpartition('.')[2]}:" in path.read_text(), name

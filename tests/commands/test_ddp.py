@@ -28,9 +28,9 @@ TOLERANCE = 1e-5
 # sees the same frames in each step.
 COMMON = (
     "+nequip_decorr=constant",
-    "nequip_decorr.coeff=1.0",
+    "nequip_decorr.schedule.coeff=1.0",
     # each rank draws from its own batch, so that ranks and one process draw differently
-    "nequip_decorr.max_edges=null",
+    "nequip_decorr.sample.edges=null",
     "training_module._target_=nequip.train.NequIPLightningModule",
     "trainer.max_epochs=2",
 )
@@ -113,8 +113,8 @@ def test_a_rank_without_edges_counts_for_nothing(tmp_path: Path) -> None:
 def test_a_restart_on_two_ranks_stays_on_the_curve(tmp_path: Path) -> None:
     flags = (
         "+nequip_decorr=cosine",
-        "nequip_decorr.delay=1",
-        "nequip_decorr.horizon=13",
+        "nequip_decorr.schedule.delay=1",
+        "nequip_decorr.schedule.stop=13",
         "data.train_dataloader.batch_size=2",
     )
     first = train(tmp_path / "first", *flags, "trainer.max_epochs=1")
@@ -138,7 +138,7 @@ def test_a_restart_on_two_ranks_stays_on_the_curve(tmp_path: Path) -> None:
     assert got[1:] == pytest.approx(
         [1.5 * (1 + math.cos(math.pi * done)) for done in expected[1:]]
     )
-    assert "restarted at step 5, unchanged" in second.output
+    assert "restarted at step 5, settings unchanged" in second.output
     back = train(
         tmp_path / "back",
         *flags,

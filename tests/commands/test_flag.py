@@ -83,8 +83,8 @@ def test_energy_and_force_coefficients_are_those_without(
     "flags",
     [
         ("+nequip_decorr=monitor",),
-        ("+nequip_decorr=cosine", "nequip_decorr.coeff=0"),
-        ("+nequip_decorr=constant", "nequip_decorr.delay=1000"),
+        ("+nequip_decorr=cosine", "nequip_decorr.schedule.coeff=0"),
+        ("+nequip_decorr=constant", "nequip_decorr.schedule.delay=1000"),
     ],
     ids=["monitor", "coeff-0", "delayed-beyond-the-end"],
 )
@@ -113,8 +113,8 @@ def test_constant_holds_its_coefficient_and_takes_overrides(tmp_path: Path) -> N
     other = train(
         tmp_path / "b",
         "+nequip_decorr=constant",
-        "nequip_decorr.coeff=0.7",
-        "nequip_decorr.max_edges=300",
+        "nequip_decorr.schedule.coeff=0.7",
+        "nequip_decorr.sample.edges=300",
         "nequip_decorr.name=decorrelation",
         "trainer.max_epochs=1",
     )
@@ -141,7 +141,7 @@ def every_third(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(
         tmp_path_factory.mktemp("every"),
         "+nequip_decorr=constant",
-        f"nequip_decorr.every_n_steps={EVERY}",
+        f"nequip_decorr.sample.every={EVERY}",
     )
 
 
@@ -187,8 +187,8 @@ def test_every_n_steps_lowers_the_correlation(
 def test_the_saved_config_shows_what_ran(cosine: Run) -> None:
     saved = yaml.safe_load((cosine.folder / ".hydra" / "config.yaml").read_text())
     assert saved["trainer"]["_target_"] == "lightning.Trainer"
-    assert saved["nequip_decorr"]["schedule"] == "cosine"
-    assert saved["nequip_decorr"]["coeff"] == 3.0
+    assert saved["nequip_decorr"]["schedule"]["kind"] == "cosine"
+    assert saved["nequip_decorr"]["schedule"]["coeff"] == 3.0
 
 
 def test_the_coefficient_is_logged_with_the_loss(tmp_path: Path) -> None:
@@ -214,9 +214,9 @@ def test_target_drives_the_correlation_to_its_level(tmp_path: Path) -> None:
     run = train(
         tmp_path,
         "+nequip_decorr=target",
-        "nequip_decorr.target=0.2",
-        "nequip_decorr.rate=0.05",
-        "nequip_decorr.guard_band=1.0",
+        "nequip_decorr.schedule.level=0.2",
+        "nequip_decorr.schedule.rate=0.05",
+        "nequip_decorr.schedule.guard_band=1.0",
         "trainer.max_epochs=30",
         "+trainer.check_val_every_n_epoch=5",
         "training_module._target_=nequip.train.NequIPLightningModule",
@@ -247,21 +247,48 @@ def test_a_run_that_only_validates_is_watched(cosine: Run, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["nequip_decorr.schedule=sine"], "expected `schedule` to be one of"),
-        (["nequip_decorr.coeff=-1"], "expected a finite `coeff` >= 0, got -1"),
-        (["nequip_decorr.coeff=nan"], "expected a finite `coeff` >= 0, got nan"),
-        (["nequip_decorr.coeff=inf"], "expected a finite `coeff` >= 0, got inf"),
-        (["nequip_decorr.delay=50"], "expected the schedule to stop after it starts"),
-        (["nequip_decorr.start=9", "nequip_decorr.stop=3"], "stop 3 <= start 9"),
-        (["nequip_decorr.layers=[5]"], "expected `layers` between 0 and 1, got [5]"),
-        (["nequip_decorr.name=forces_mse"], "expected no metric called 'forces_mse'"),
-        (["nequip_decorr.field=nonsense"], "got 'nonsense'"),
+        (
+            ["nequip_decorr.schedule.kind=sine"],
+            "expected `schedule.kind` to be constant,",
+        ),
+        (
+            ["nequip_decorr.schedule.coeff=-1"],
+            "expected a finite `schedule.coeff` >= 0, got -1",
+        ),
+        (
+            ["nequip_decorr.schedule.coeff=nan"],
+            "expected a finite `schedule.coeff` >= 0, got nan",
+        ),
+        (
+            ["nequip_decorr.schedule.coeff=inf"],
+            "expected a finite `schedule.coeff` >= 0, got inf",
+        ),
+        (
+            ["nequip_decorr.schedule.delay=50"],
+            "expected the schedule to stop after it starts",
+        ),
+        (
+            ["nequip_decorr.schedule.start=9", "nequip_decorr.schedule.stop=3"],
+            "stop 3 <= start 9",
+        ),
+        (["nequip_decorr.layer_weights=[1]"], "for each of 2 layers, got 1"),
+        (["nequip_decorr.name=forces_mse"], "already has a metric called 'forces_mse'"),
+        (["nequip_decorr.features=nonsense"], "got 'nonsense'"),
         (["nequip_decorr.layer_dim=3"], "expected `layer_dim` to divide the 16"),
-        (["nequip_decorr.penalty=cube"], "expected `penalty` to be one of"),
-        (["nequip_decorr.every_n_steps=0"], "expected a whole `every_n_steps`"),
-        (["+nequip_decorr.coef=1"], "got 'coef'; the nearest one is 'coeff'"),
-        (["nequip_decorr.target=0.1"], "expected no `target` with schedule cosine"),
-        (["trainer.max_epochs=-1"], "expected a horizon for schedule cosine"),
+        (
+            ["nequip_decorr.penalty.kind=cube"],
+            "expected `penalty.kind` to be square or abs",
+        ),
+        (
+            ["nequip_decorr.sample.every=0"],
+            "expected `sample.every` to be a whole number",
+        ),
+        (["+nequip_decorr.coef=1"], "option `coef`; did you mean `schedule.coeff`?"),
+        (
+            ["+nequip_decorr.schedule.level=0.1"],
+            "`schedule.level` is an option of target, not of cosine",
+        ),
+        (["trainer.max_epochs=-1"], "cannot stretch schedule cosine over a training"),
     ],
 )
 def test_bad_options_stop_before_training(
@@ -280,16 +307,21 @@ def test_an_unknown_preset_names_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_target_needs_a_level(tmp_path: Path) -> None:
-    output = train_fails(tmp_path, "+nequip_decorr=target", "nequip_decorr.target=null")
-    assert "expected `target` (the debiased mean rho^2 to hold)" in output
+    output = train_fails(
+        tmp_path, "+nequip_decorr=target", "nequip_decorr.schedule.level=null"
+    )
+    assert "expected `schedule.level` to be a number > 0, got None" in output
 
 
 def test_the_guard_names_the_metrics_that_there_are(tmp_path: Path) -> None:
     output = train_fails(
-        tmp_path, "+nequip_decorr=target", "nequip_decorr.guard_monitor=val9/nothing"
+        tmp_path,
+        "+nequip_decorr=target",
+        "nequip_decorr.schedule.guard_monitor=val9/nothing",
     )
     assert (
-        "expected `guard_monitor` to be a logged metric, got 'val9/nothing'" in output
+        "expected `schedule.guard_monitor` to be a logged metric, got 'val9/nothing'"
+        in output
     )
     assert "val0_epoch/forces_rmse" in output
     # the sanity check says so, not an epoch of training that would be lost
@@ -301,7 +333,7 @@ def test_forces_alone_with_a_linear_readout(tmp_path: Path) -> None:
     run = train(
         tmp_path,
         "+nequip_decorr=cosine",
-        "nequip_decorr.max_edges=100",
+        "nequip_decorr.sample.edges=100",
         "trainer.max_epochs=1",
         "+training_module.model.readout_mlp_nonlinearity=null",
         "training_module.loss.coeffs.total_energy=null",

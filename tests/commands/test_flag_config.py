@@ -58,7 +58,7 @@ def check(run_: Run, coeff: float = 0.3) -> None:
     assert set(run_.column(COEFFICIENT)) == {coeff}
     saved = yaml.safe_load((run_.folder / ".hydra" / "config.yaml").read_text())
     assert saved["trainer"]["_target_"] == "own_trainer.LoudTrainer"
-    assert saved["nequip_decorr"]["coeff"] == coeff
+    assert saved["nequip_decorr"]["schedule"]["coeff"] == coeff
     info = run_.checkpoint()["hyper_parameters"]["info_dict"]
     assert info["trainer"]["_target_"] == "own_trainer.LoudTrainer"
     assert b"nequip_decorr" not in (run_.folder / "last.ckpt").read_bytes()
@@ -78,7 +78,12 @@ def test_a_trainer_class_in_the_config(flagged: Run) -> None:
 
 def test_a_trainer_class_on_the_command_line(tmp_path: Path) -> None:
     own = "trainer._target_=own_trainer.LoudTrainer"
-    flags = (own, "+nequip_decorr=constant", "nequip_decorr.coeff=0.5", ONE_EPOCH)
+    flags = (
+        own,
+        "+nequip_decorr=constant",
+        "nequip_decorr.schedule.coeff=0.5",
+        ONE_EPOCH,
+    )
     check(train(folder_with_trainer(tmp_path / "run"), *flags), 0.5)
 
 
@@ -94,7 +99,7 @@ def test_a_trainer_class_on_the_command_line(tmp_path: Path) -> None:
 def test_a_line_under_defaults(tmp_path: Path, defaults: str, coeff: float) -> None:
     head = f"defaults: {defaults}\n"
     if coeff == 0.7:
-        head += "nequip_decorr: {coeff: 0.7}\n"
+        head += "nequip_decorr: {schedule: {coeff: 0.7}}\n"
     config = write_config(tmp_path / "mine.yaml", head)
     check(train(folder_with_trainer(tmp_path / "run"), ONE_EPOCH, config=config), coeff)
 
@@ -184,19 +189,18 @@ def test_a_term_in_the_list_and_the_flag(tmp_path: Path) -> None:
     [
         (
             ["+nequip_decorr=cosine", "+nequip_decorr.covff=1"],
-            "expected `nequip_decorr` to hold options of EdgeDecorrelation, got "
-            "'covff'; the nearest one is 'coeff'",
+            "`nequip_decorr`: unknown option `covff`; did you mean `schedule.coeff`?",
         ),
         (
             [*TENSORS, "nequip_decorr_tensors.features=tensors"],
-            "terms of different names, got two called 'edge_correlation'; set another",
+            "two decorrelation terms are called 'edge_correlation'; set another `name`",
         ),
         (["+nequip_decorr@decorr=cosine"], "got them at `decorr`; choose it as"),
         (["+nequip_decorr@_global_=cosine"], "got them at `_global_`; choose it as"),
         (
             ["+nequip_decorr_tensors=cosine"],
-            "expected `nequip_decorr_tensors` to hold options of EdgeDecorrelation, "
-            "got 'cosine'; a preset is chosen by",
+            "expected `nequip_decorr_tensors` to be options of EdgeDecorrelation, "
+            "got 'cosine'; choose a preset by",
         ),
         (["+trainer.decorr={coeff: 1}"], "unexpected keyword argument 'decorr'"),
     ],

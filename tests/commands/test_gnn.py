@@ -43,8 +43,8 @@ GNN = {
 }
 FLAG = (
     "+nequip_decorr=constant",
-    "nequip_decorr.coeff=3.0",
-    "nequip_decorr.every_n_steps=1",
+    "nequip_decorr.schedule.coeff=3.0",
+    "nequip_decorr.sample.every=1",
 )
 VALUE = "val0_epoch/edge_correlation"
 PENALTY = "train_loss_step/edge_correlation"
@@ -167,7 +167,7 @@ def test_compiled_training(tmp_path: Path) -> None:
     # one layer: compiling takes a minute as it is
     model = {**GNN, "num_layers": 1}
     config = config_with(tmp_path / "config", {"training_module.model": model})
-    flags = (*FLAG, "trainer.max_epochs=1", "nequip_decorr.max_edges=100")
+    flags = (*FLAG, "trainer.max_epochs=1", "nequip_decorr.sample.edges=100")
     eager = train(tmp_path / "eager", *flags, config=config)
     compile_mode = "+training_module.model.compile_mode=compile"
     compiled = train(tmp_path / "compiled", *flags, compile_mode, config=config)
@@ -250,5 +250,5 @@ def test_fine_tuning_a_package(tmp_path: Path, package: Path, lowered: Run) -> N
 def test_a_gnn_has_no_tensor_track(tmp_path: Path, config: Path) -> None:
     chosen = "nequip_decorr.features=tensors"
     output = train_fails(tmp_path, *FLAG, chosen, config=config)
-    assert "expected an Allegro model for `features: tensors`" in output
+    assert "`features: tensors` needs an Allegro model" in output
     assert not list(tmp_path.glob("*.ckpt"))

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from nequip_decorr.cli.main import main
 from nequip_decorr.errors import UserError
-from nequip_decorr.inspection.measure import inspect_file, inspect_model, load_model
+from nequip_decorr.inspection.inputs import load_feature_model
+from nequip_decorr.inspection.measure import inspect_file, inspect_model
 from nequip_decorr.inspection.result import Inspection, LayerReport, from_json, reading
 from tests.support.commands import DATA, run, train
 
@@ -144,7 +145,7 @@ def test_the_batch_size_changes_nothing(
 
 def test_only_the_first_frames_are_read(checkpoint: Path, data: Path) -> None:
     few = inspect_file(checkpoint, data, max_frames=3)
-    model = load_model(checkpoint)
+    model = load_feature_model(checkpoint)
     assert few.layers == inspect_model(model, ase.io.read(data, ":3")).layers
     assert few.frames == 3
 
@@ -155,7 +156,7 @@ def test_labels_are_not_needed_and_may_differ_between_frames(
     frames = ase.io.read(data, ":")
     for atoms in frames[::2]:
         atoms.calc = None
-    assert_alike(inspect_model(load_model(checkpoint), frames), inspected)
+    assert_alike(inspect_model(load_feature_model(checkpoint), frames), inspected)
 
 
 def test_frames_with_and_without_cell_or_neighbors_go_together(
@@ -164,14 +165,14 @@ def test_frames_with_and_without_cell_or_neighbors_go_together(
     periodic = ase.io.read(data, "0")
     dimer = Atoms("HfO", positions=[[0, 0, 0], [0, 0, 1.8]])
     lone = Atoms("O", positions=[[0, 0, 0]])
-    model = load_model(checkpoint)
+    model = load_feature_model(checkpoint)
     alone = inspect_model(model, [periodic])
     together = inspect_model(model, [lone, periodic, dimer])
     assert together.rows == alone.rows + 2
 
 
 def test_a_dead_channel_is_found(checkpoint: Path, data: Path) -> None:
-    model = load_model(checkpoint)
+    model = load_feature_model(checkpoint)
     kill_channels(model, 2)
     report = inspect_model(model, ase.io.iread(data))
     assert [each.dead_channels for each in report.layers] == [(2,), ()]
@@ -193,7 +194,7 @@ def kill_channels(model: torch.nn.Module, channel: int) -> None:
 def test_features_that_are_not_finite_are_refused_with_layer_and_frames(
     checkpoint: Path, data: Path
 ) -> None:
-    model = load_model(checkpoint)
+    model = load_feature_model(checkpoint)
     calls = []
 
     def poison(module: Any, inputs: Any, output: Any) -> Any:
@@ -271,11 +272,11 @@ def test_cutoffs_per_pair_of_elements_are_kept(data: Path) -> None:
 def test_another_field_is_one_block_of_atoms_or_as_many_as_told(data: Path) -> None:
     frames = ase.io.read(data, ":4")
     model = nequip()
-    report = inspect_model(model, frames, field="node_features")
+    report = inspect_model(model, frames, features="node_features")
     assert report.row_kind == "atoms"
     assert report.rows == sum(map(len, frames))
     assert [(each.name, each.channels) for each in report.layers] == [("0", 6)]
-    halves = inspect_model(model, frames, field="node_features", layer_dim=3)
+    halves = inspect_model(model, frames, features="node_features", layer_dim=3)
     assert [(each.name, each.channels) for each in halves.layers] == [
         ("0", 3),
         ("1", 3),
@@ -319,7 +320,7 @@ def test_tensors_have_a_report_for_each_irrep(data: Path) -> None:
 
 
 def test_features_that_a_model_does_not_have_are_named(data: Path) -> None:
-    with pytest.raises(UserError, match="expected an Allegro model") as caught:
+    with pytest.raises(UserError, match="needs an Allegro model") as caught:
         inspect_model(nequip(), ase.io.iread(data), features="tensors")
     assert "\n" not in str(caught.value)
 
@@ -426,7 +427,7 @@ def test_bad_input_gets_one_line(
         (model, frames, "--device", "abacus"): "got 'abacus'",
         (model, frames, "--batch-size", "0"): "batch size of at least 1, got 0",
         (model, frames, "--max-frames", "0"): "at least 1 frame to read, got 0",
-        (model, frames, "--field", "nothing"): "got 'nothing'",
+        (model, frames, "--features", "nothing"): "got 'nothing'",
         (model, frames, "--layer-dim", "5"): "got 5",
         (model, frames, "--plot", "f.gif"): ".png, .svg, .pdf, got f.gif",
     }

@@ -63,7 +63,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Run:
         },
     ]
     config = config_with(folder / "config", {"trainer.logger": loggers})
-    flag = ("+nequip_decorr=cosine", "nequip_decorr.coeff=0.5")
+    flag = ("+nequip_decorr=cosine", "nequip_decorr.schedule.coeff=0.5")
     return train(folder / "run", *flag, config=config)
 
 
@@ -100,7 +100,8 @@ def test_wandb_offline(logged: Run) -> None:
     # as configured, so that runs can be sorted by it
     config = dict(value_of(item) for record in records for item in record.config.update)
     options = config["edge_correlation"]
-    assert (options["schedule"], options["coeff"]) == ("cosine", 0.5)
+    assert options["schedule"]["kind"] == "cosine"
+    assert options["schedule"]["coeff"] == 0.5
 
 
 def test_mlflow_in_a_local_database(logged: Run) -> None:
@@ -117,5 +118,5 @@ def test_mlflow_in_a_local_database(logged: Run) -> None:
         values = [metric.value for metric in history]
         assert values == pytest.approx(logged.column(name), rel=1e-6), name
         assert len(values) >= 2
-    assert run.data.params["edge_correlation/schedule"] == "cosine"
-    assert run.data.params["edge_correlation/coeff"] == "0.5"
+    assert run.data.params["edge_correlation/schedule/kind"] == "cosine"
+    assert run.data.params["edge_correlation/schedule/coeff"] == "0.5"

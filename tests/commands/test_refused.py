@@ -36,39 +36,42 @@ OWN_NAMES = {
     [
         (
             ("+nequip_decorr=target",),
-            "expected `guard_monitor` to be a validation metric, got "
+            "expected `schedule.guard_monitor` to be a validation metric, got "
             "'val0_epoch/forces_rmse'; set it to one of ['val0_epoch/weighted_sum', "
             "'val0_epoch/F_RMSE', 'val0_epoch/F_MAE', 'val0_epoch/F_MAE_Hf', "
             "'val0_epoch/F_MAE_O']",
         ),
         (
-            ("+nequip_decorr=target", "nequip_decorr.guard_monitor=val1_epoch/F_RMSE"),
-            "expected `guard_monitor` to be a validation metric, got 'val1_epoch/F_R",
+            (
+                "+nequip_decorr=target",
+                "nequip_decorr.schedule.guard_monitor=val1_epoch/F_RMSE",
+            ),
+            "expected `schedule.guard_monitor` to be a validation metric, got 'val1_",
         ),
         (
             ("+nequip_decorr=target", "+trainer.limit_val_batches=0"),
-            "expected validations for `guard_monitor` 'val0_epoch/forces_rmse'",
+            "schedule target needs validations for `schedule.guard_monitor` 'val0_e",
         ),
         (
             ("+nequip_decorr=cosine", "trainer.max_epochs=-1"),
-            "expected a horizon for schedule cosine, got a training without an "
-            "end in steps; set trainer.max_steps, or `horizon`",
+            "cannot stretch schedule cosine over a training without an end in steps; "
+            "set trainer.max_steps or `schedule.stop`",
         ),
         (
             (
                 "+nequip_decorr=cosine",
-                "nequip_decorr.unit=epoch",
-                "nequip_decorr.delay=2",
+                "nequip_decorr.schedule.unit=epoch",
+                "nequip_decorr.schedule.delay=2",
             ),
-            "expected the schedule to stop after it starts, got stop 2.0 <= start 2",
+            "expected the schedule to stop after it starts, got stop 2 <= start 2",
         ),
         (
-            ("+nequip_decorr=cosine", "nequip_decorr.delay=10"),
-            "expected the schedule to stop after it starts, got stop 10.0 <= start 10",
+            ("+nequip_decorr=cosine", "nequip_decorr.schedule.delay=10"),
+            "expected the schedule to stop after it starts, got stop 10 <= start 10",
         ),
         (
-            ("+nequip_decorr=constant", "nequip_decorr.layers=[0,-2]"),
-            "expected `layers` to name different ones of 2 layers, got [0, -2]",
+            ("+nequip_decorr=constant", "nequip_decorr.layer_weights=[0,0,1]"),
+            "expected one of `layer_weights` for each of 2 layers, got 3",
         ),
     ],
 )
@@ -79,7 +82,7 @@ def test_before_the_first_step(
         tmp_path / "config", {"training_module.val_metrics": OWN_NAMES}
     )
     output = train_fails(tmp_path / "run", *LATE, *flags, config=config)
-    assert f"ValueError: {message}" in output
+    assert f"UserError: {message}" in output
     assert not list(tmp_path.rglob("*.ckpt"))
     log = tmp_path / "run" / "metrics.csv"
     assert not log.exists() or "train_loss_step" not in log.read_text()
@@ -90,8 +93,8 @@ def test_a_metric_of_any_name_can_be_guarded(tmp_path: Path, metric: str) -> Non
     config = config_with(
         tmp_path / "config", {"training_module.val_metrics": OWN_NAMES}
     )
-    monitor = f"nequip_decorr.guard_monitor=val0_epoch/{metric}"
-    band = "nequip_decorr.guard_band=0.0"
+    monitor = f"nequip_decorr.schedule.guard_monitor=val0_epoch/{metric}"
+    band = "nequip_decorr.schedule.guard_band=0.0"
     run = train(
         tmp_path / "run", *LATE, "+nequip_decorr=target", monitor, band, config=config
     )
@@ -102,8 +105,8 @@ def test_what_only_measures_guards_nothing(tmp_path: Path) -> None:
     train(
         tmp_path,
         "+nequip_decorr=target",
-        "nequip_decorr.coeff=0",
-        "nequip_decorr.guard_monitor=val0_epoch/none_of_this_name",
+        "nequip_decorr.schedule.coeff=0",
+        "nequip_decorr.schedule.guard_monitor=val0_epoch/none_of_this_name",
     )
 
 
@@ -137,13 +140,13 @@ class StreamDataModule(ASEDataModule):
     [
         (("+nequip_decorr=cosine",), "without an end in steps; set trainer.max_steps"),
         (
-            ("+nequip_decorr=cosine", "nequip_decorr.unit=epoch"),
+            ("+nequip_decorr=cosine", "nequip_decorr.schedule.unit=epoch"),
             [3.0] * 5 + [1.5] * 5,
         ),
         (
             (
                 "+nequip_decorr=cosine",
-                "nequip_decorr.schedule=linear",
+                "nequip_decorr.schedule.kind=linear",
                 "+trainer.max_steps=8",
             ),
             [3.0 * (8 - step) / 8 for step in range(8)],

@@ -34,23 +34,23 @@ SETTINGS = {
     "cosine-step": ("+nequip_decorr=cosine",),
     "linear-epoch": (
         "+nequip_decorr=cosine",
-        "nequip_decorr.schedule=linear",
-        "nequip_decorr.unit=epoch",
-        "nequip_decorr.delay=1",
+        "nequip_decorr.schedule.kind=linear",
+        "nequip_decorr.schedule.unit=epoch",
+        "nequip_decorr.schedule.delay=1",
     ),
     "subsampled-bump": (
         "+nequip_decorr=cosine",
-        "nequip_decorr.direction=bump",
-        "nequip_decorr.max_edges=100",
+        "nequip_decorr.schedule.direction=bump",
+        "nequip_decorr.sample.edges=100",
     ),
     "every-third-step": (
         "+nequip_decorr=cosine",
-        "nequip_decorr.every_n_steps=3",
+        "nequip_decorr.sample.every=3",
     ),
     "target": (
         "+nequip_decorr=target",
-        "nequip_decorr.rate=0.5",
-        "nequip_decorr.guard_band=0.0",
+        "nequip_decorr.schedule.rate=0.5",
+        "nequip_decorr.schedule.guard_band=0.0",
     ),
 }
 
@@ -86,7 +86,7 @@ def test_resume_from_the_end_of_an_epoch(
     interrupt(tmp_path / "first", *flags, how=how)
     checkpoint = tmp_path / "first" / "epoch1.ckpt"
     rest = train(tmp_path / "rest", *flags, f"++ckpt_path={checkpoint}")
-    assert "restarted at step 10, unchanged" in rest.output
+    assert "restarted at step 10, settings unchanged" in rest.output
     for name in (COEFFICIENT, LOSS):
         assert rest.column(name) == whole.column(name)[2 * STEPS :]
     assert rest.column(PENALTY)[-STEPS:] == whole.column(PENALTY)[-STEPS:]
@@ -163,11 +163,11 @@ LOADERS = {
     "limited": (("+trainer.limit_train_batches=0.8",), 4),
 }
 UNITS = {
-    "step": ("nequip_decorr.delay=1", "nequip_decorr.horizon=13"),
+    "step": ("nequip_decorr.schedule.delay=1", "nequip_decorr.schedule.stop=13"),
     "epoch": (
-        "nequip_decorr.unit=epoch",
-        "nequip_decorr.delay=0.2",
-        "nequip_decorr.horizon=2.6",
+        "nequip_decorr.schedule.unit=epoch",
+        "nequip_decorr.schedule.delay=0.2",
+        "nequip_decorr.schedule.stop=2.6",
     ),
 }
 
@@ -187,7 +187,7 @@ def test_a_restart_with_another_loader_stays_on_the_curve(
     first = train(tmp_path / "first", *flags, "trainer.max_epochs=1")
     changes, steps = LOADERS[loader]
     second = resume(first, tmp_path / "second", *flags, *changes)
-    assert "unchanged" in second.output
+    assert "settings unchanged" in second.output
     found = {**curve(first), **curve(second)}
     assert len(found) == STEPS + 2 * steps
     for epochs, coefficient in found.items():
@@ -239,11 +239,14 @@ def test_turned_off_at_a_restart(tmp_path: Path, started: dict[str, Run]) -> Non
 
 def test_changed_at_a_restart(tmp_path: Path, started: dict[str, Run]) -> None:
     rest = resume(
-        started["on"], tmp_path, "+nequip_decorr=constant", "nequip_decorr.coeff=0.7"
+        started["on"],
+        tmp_path,
+        "+nequip_decorr=constant",
+        "nequip_decorr.schedule.coeff=0.7",
     )
     assert (
-        "restarted at step 5, settings changed: schedule cosine -> constant, "
-        "coeff 3.0 -> 0.7"
+        "restarted at step 5, settings changed: schedule.kind cosine -> constant, "
+        "schedule.coeff 3.0 -> 0.7, sample.every 1 -> 4"
     ) in rest.output
     assert set(rest.column(COEFFICIENT)) == {0.7}
 
@@ -252,7 +255,7 @@ def test_a_longer_training_says_that_the_schedule_is_stretched(
     tmp_path: Path, started: dict[str, Run]
 ) -> None:
     rest = resume(started["on"], tmp_path, *SETTINGS["cosine-step"])
-    assert "settings changed: horizon 10.0 -> 15.0" in rest.output
+    assert "settings changed: schedule.stop 10.0 -> 15.0" in rest.output
     # a third of the way along half a cosine from 3
     assert rest.column(COEFFICIENT)[0] == pytest.approx(3.0 * 0.75)
 

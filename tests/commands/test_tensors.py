@@ -26,18 +26,18 @@ def test_the_term_lowers_the_correlation_of_tensors(tmp_path: Path) -> None:
 
 
 def test_a_level_is_held_and_edges_are_drawn(tmp_path: Path) -> None:
-    flags = ("+nequip_decorr=target", TENSORS, "nequip_decorr.max_edges=100")
-    run = train(tmp_path, *flags, "nequip_decorr.layers=[0]")
+    flags = ("+nequip_decorr=target", TENSORS, "nequip_decorr.sample.edges=100")
+    run = train(tmp_path, *flags, "nequip_decorr.layer_weights=[1,0]")
     assert len(set(run.column("loss_coeff/edge_correlation"))) > 1
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("features=radial", "expected a NequIP GNN for `features: radial`"),
-        ("features=tensor", "expected `features` to be one of ('edge', 'radial'"),
-        ("field=edge_features", "expected `features` or `field`, got both"),
-        ("layers=[2]", "the features are tensors, 2 layers"),
+        ("features=radial", "`features: radial` needs a NequIP GNN"),
+        ("features=tensor", "expected `features` to be one of ['edge', 'radial'"),
+        ("layer_dim=4", "expected no `layer_dim` with `features: tensors`"),
+        ("layer_weights=[1,1,1]", "the features are tensors, 2 layers"),
     ],
 )
 def test_bad_options_stop_before_training(

@@ -21,8 +21,14 @@ IN_ORDER = "data.train_dataloader.shuffle=false"
 TOLERANCE = 1e-4
 
 
-def term(name: str = "edge_correlation", **options: object) -> dict[str, object]:
-    return {"_target_": OURS, "name": name, "schedule": "constant", **options}
+def term(
+    name: str = "edge_correlation",
+    kind: str = "constant",
+    schedule: dict[str, object] | None = None,
+    **options: object,
+) -> dict[str, object]:
+    schedule = {"kind": kind, **(schedule or {})}
+    return {"_target_": OURS, "name": name, "schedule": schedule, **options}
 
 
 def with_terms(folder: Path, *terms: dict[str, object]) -> Path:
@@ -33,14 +39,15 @@ def with_terms(folder: Path, *terms: dict[str, object]) -> Path:
 def test_a_term_for_each_layer_is_one_term_with_their_weights(
     tmp_path: Path, features: str | None
 ) -> None:
-    common = {"features": features, "max_edges": 100}
+    common = {"features": features, "sample": {"edges": 100}}
     one = with_terms(
-        tmp_path / "a", term(coeff=3.0, layer_weights=[2.0, 1.0], **common)
+        tmp_path / "a",
+        term(schedule={"coeff": 3.0}, layer_weights=[2.0, 1.0], **common),
     )
     two = with_terms(
         tmp_path / "b",
-        term("first", coeff=2.0, layers=[0], **common),
-        term("second", coeff=1.0, layers=[1], **common),
+        term("first", schedule={"coeff": 2.0}, layer_weights=[1, 0], **common),
+        term("second", schedule={"coeff": 1.0}, layer_weights=[0, 1], **common),
     )
     expected = train(tmp_path / "one", config=one)
     got = train(tmp_path / "two", config=two)
@@ -61,11 +68,18 @@ def test_a_term_for_each_layer_is_one_term_with_their_weights(
         assert len(set(got.column(f"val0_epoch/{name}"))) == 2
 
 
-EDGES = term(schedule="cosine")
+EDGES = term(kind="cosine")
 #: enters now and then, so that its place among the terms of the loss is not that of a
 #: training that starts
-TENSORS = term("tensors", features="tensors", coeff=0.5, every_n_steps=3)
-LEVEL = term("level", schedule="target", target=0.05, coeff=0.5, rate=0.5, layers=[1])
+TENSORS = term(
+    "tensors", schedule={"coeff": 0.5}, sample={"every": 3}, features="tensors"
+)
+LEVEL = term(
+    "level",
+    "target",
+    {"level": 0.05, "coeff": 0.5, "rate": 0.5},
+    layer_weights=[0, 1],
+)
 COLUMNS = ("edge_correlation", "tensors", "level")
 
 
@@ -84,7 +98,7 @@ def resume(run: Run, folder: Path, *terms: dict[str, object]) -> Run:
 
 def test_several_terms_resume_bit_by_bit(three: Run, tmp_path: Path) -> None:
     rest = resume(three, tmp_path, EDGES, TENSORS, LEVEL)
-    assert rest.output.count("restarted at step 5, unchanged") == 3
+    assert rest.output.count("restarted at step 5, settings unchanged") == 3
     for name in COLUMNS:
         column = f"loss_coeff/{name}"
         assert rest.column(column) == three.column(column)[5:]
@@ -136,7 +150,7 @@ def test_one_of_several_is_turned_off_and_on_at_a_restart(
     three: Run, tmp_path: Path
 ) -> None:
     fewer = resume(three, tmp_path / "fewer", EDGES, LEVEL)
-    assert fewer.output.count("restarted at step 5, unchanged") == 2
+    assert fewer.output.count("restarted at step 5, settings unchanged") == 2
     assert "loss_coeff/tensors" not in fewer.metrics[0]
     column = "loss_coeff/edge_correlation"
     assert fewer.column(column) == three.column(column)[5:]
@@ -149,7 +163,7 @@ def test_one_of_several_is_turned_off_and_on_at_a_restart(
         "trainer.max_epochs=3",
         config=with_terms(tmp_path / "again" / "config", EDGES, TENSORS, LEVEL),
     )
-    assert again.output.count("restarted at step 10, unchanged") == 2
+    assert again.output.count("restarted at step 10, settings unchanged") == 2
     assert again.output.count("turned on at step 10 of a restarted training") == 1
     assert set(again.column("loss_coeff/tensors")) == {0.5}
     assert again.column(column) == three.column(column)[10:]
@@ -183,12 +197,12 @@ def test_nequips_scheduler_of_coefficients_beside_several_terms(
 def test_two_terms_of_one_name_are_refused(
     tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
-    listed = [term(), *([] if flags else [term(layers=[0])])]
+    listed = [term(), *([] if flags else [term(layer_weights=[1, 0])])]
     config = with_terms(tmp_path / "config", *listed)
     output = train_fails(tmp_path / "run", *flags, config=config)
     assert (
-        "ValueError: expected decorrelation terms of different names, got two called "
-        "'edge_correlation'; set another `name` for one of them"
+        "UserError: two decorrelation terms are called 'edge_correlation'; set another "
+        "`name` for one of them"
     ) in output
     assert not list(tmp_path.rglob("*.ckpt"))
 
@@ -200,7 +214,7 @@ def test_every_n_steps_each_batch_of_an_unshuffled_loader_is_met_once(
     run = train(
         tmp_path,
         "+nequip_decorr=constant",
-        "nequip_decorr.every_n_steps=4",
+        "nequip_decorr.sample.every=4",
         IN_ORDER,
         f"data.train_dataloader.batch_size={batch}",
         "trainer.max_epochs=4",
@@ -234,17 +248,17 @@ def test_a_term_that_meets_no_edges_says_so_once(tmp_path: Path) -> None:
     )
     run = train(tmp_path / "run", "+nequip_decorr=constant", *files)
     assert len(run.column("loss_coeff/edge_correlation")) == 4
-    line = "'edge_correlation' met no edges in epoch 0 and had no effect; check the"
+    line = "'edge_correlation' found no edges in epoch 0 and had no effect; check the"
     assert run.output.count("had no effect") == 1
     (said,) = [each for each in run.output.splitlines() if line in each]
     assert "[WARNING]" in said
 
 
 def test_a_term_that_stays_off_says_so(tmp_path: Path) -> None:
-    flags = ("+nequip_decorr=constant", "nequip_decorr.delay=10")
+    flags = ("+nequip_decorr=constant", "nequip_decorr.schedule.delay=10")
     run = train(tmp_path, *flags)
     assert (
-        "'edge_correlation' stays off, its `delay` 10 is not before the end of the "
-        "training, at 10"
+        "'edge_correlation' is never turned on: its `schedule.delay` 10 is not before "
+        "the end of the training at 10"
     ) in run.output
     assert "had no effect" not in run.output

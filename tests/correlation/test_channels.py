@@ -11,9 +11,9 @@ from nequip_decorr import EdgeCorrelation
 from nequip_decorr.correlation.channels import (
     Block,
     block_moments,
+    block_weights,
     group_blocks,
     irrep_blocks,
-    layer_shares,
     scalar_blocks,
 )
 from nequip_decorr.correlation.functional import as_blocks, diagnose, moments, penalty
@@ -226,9 +226,11 @@ def test_pairs_are_what_counts_in_a_layer():
         *irrep_blocks("a", Irreps("5x0e+2x1o"), 0, "0"),
         *irrep_blocks("b", Irreps("3x0e"), 1, "1"),
     ]
-    shares = layer_shares(blocks).tolist()
-    assert shares[0] == pytest.approx([10 / 11, 1 / 11, 0])
-    assert shares[1] == [0, 0, 1]
+    weights = block_weights(blocks)
+    assert weights == pytest.approx([10 / 22, 1 / 22, 1 / 2])
+    weights = block_weights(blocks, [1.0, 3.0])
+    assert weights == pytest.approx([10 / 44, 1 / 44, 3 / 4])
+    assert block_weights(blocks, [2, 0]) == pytest.approx([10 / 11, 1 / 11, 0])
 
 
 @pytest.mark.parametrize(
@@ -297,13 +299,13 @@ def test_a_batch_and_an_epoch_of_layers_that_differ(kind):
     assert metric.compute().item() == pytest.approx(expected, abs=FLOAT64_TOLERANCE)
 
 
-def test_chosen_layers_and_their_weights():
-    metric = EdgeCorrelation(blocks=layered(), layers=[2, 0], layer_weights=[3.0, 1.0])
+def test_layers_and_their_weights():
+    metric = EdgeCorrelation(blocks=layered(), layer_weights=[1.0, 0.0, 3.0])
     value = metric(layered_features(0, 15), {})
     a, _, c = by_hand([0], 15)
     assert value.item() == pytest.approx((3 * c + a) / 4, abs=FLOAT64_TOLERANCE)
-    with pytest.raises(UserError, match=r"between 0 and 2, got \[3\].*have 3 layers"):
-        EdgeCorrelation(blocks=layered(), layers=[3])(layered_features(0, 15), {})
+    with pytest.raises(UserError, match=r"`layer_weights` for each of 3 layers, got 1"):
+        EdgeCorrelation(blocks=layered(), layer_weights=[1.0])
 
 
 def test_the_diagnosis_is_in_the_order_of_the_blocks():
@@ -323,8 +325,9 @@ def test_the_debiased_mean_of_the_last_batch():
         metric.last_mean_square()
     fields = layered_features(0, 25)
     metric(fields, {})
-    mean = layer_shares(layered()) @ values(fields, layered(), floor=0.0)
-    expected = reference.debias(float(mean.mean()), 25)
+    squares = values(fields, layered(), floor=0.0).tolist()
+    mean = sum(w * v for w, v in zip(block_weights(layered()), squares, strict=True))
+    expected = reference.debias(mean, 25)
     assert float(metric.last_mean_square()) == pytest.approx(expected, abs=1e-9)
 
 

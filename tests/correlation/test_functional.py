@@ -137,39 +137,13 @@ def test_diagnosis(x):
             value = float(getattr(found, name)[layer])
             # an eigenvalue of 0 comes out as 1e-16, and RankMe takes its root
             tolerance = 1e-5 if name == "rankme" else 1e-7
-            limit = expected >= 1e9 and name == "condition"
-            if limit:
-                assert value >= 1e9, name
-            else:
-                assert value == pytest.approx(expected, rel=tolerance, abs=tolerance), (
-                    name
-                )
+            assert value == pytest.approx(expected, rel=tolerance, abs=tolerance), name
 
 
 def test_a_diagnosis_is_float64_and_has_one_value_a_layer():
     for part in diagnose(moments(ordinary(0))):
         assert part.dtype == torch.float64
         assert part.shape == (2,)
-
-
-def test_a_dead_channel_does_not_change_the_condition_of_the_others():
-    x = ordinary(3, layers=1)
-    padded = torch.cat([x, torch.zeros_like(x[..., :1])], dim=2)
-    alone, beside = diagnose(moments(x)), diagnose(moments(padded))
-    assert 1 < alone.condition < 1e6
-    assert beside.condition == pytest.approx(float(alone.condition), rel=1e-9)
-    assert beside.dead_fraction == pytest.approx(0.2, abs=1e-15)
-    assert beside.numerical_rank == alone.numerical_rank == 4
-
-
-@pytest.mark.parametrize(("smallest", "rank"), [(4e-7, 1), (6e-7, 2)])
-def test_the_numerical_rank_counts_what_float32_resolves(smallest, rank):
-    # eigenvalues 2 - s and s; the limit is C * 2^-23 of the largest, 4.8e-7
-    r = torch.tensor([[[1, 1 - smallest], [1 - smallest, 1]]], dtype=torch.float64)
-    rows = torch.tensor(100.0, dtype=torch.float64)
-    found = diagnose(Moments(rows, rows, torch.zeros_like(r[..., 0]), 100 * r))
-    assert found.numerical_rank == rank
-    assert found.condition == pytest.approx((2 - smallest) / smallest, rel=1e-6)
 
 
 @holds_for(st.floats(0, 1), st.integers(0, 1000))

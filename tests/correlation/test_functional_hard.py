@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from nequip_decorr.correlation import functional
-from nequip_decorr.correlation import gradients as _kernels
 from nequip_decorr.correlation.functional import (
     as_blocks,
     correlation,
@@ -19,8 +18,9 @@ from nequip_decorr.correlation.functional import (
     merge,
     moments,
     penalty,
-    subsample_rows,
 )
+from nequip_decorr.correlation.gradients import without_tf32
+from nequip_decorr.correlation.sampling import subsample_rows
 from nequip_decorr.errors import UserError
 from tests.correlation.test_functional import gradient, looped, ordinary
 from tests.support import reference
@@ -165,7 +165,7 @@ def test_tf32_is_off_inside_and_as_configured_afterwards(precision, general):
     # as nequip's set_global_state and TF32Scheduler do it on a GPU
     precision.cuda.matmul.fp32_precision = "none"
     precision.fp32_precision = general
-    with _kernels._without_tf32():
+    with without_tf32():
         assert precision.cuda.matmul.fp32_precision == "ieee"
         assert precision.fp32_precision == general
     assert precision.cuda.matmul.fp32_precision == general
@@ -177,7 +177,7 @@ def test_tf32_is_off_inside_and_as_configured_afterwards(precision, general):
 def test_tf32_set_for_products_alone_comes_back_even_after_an_error(precision):
     precision.fp32_precision = "ieee"
     precision.cuda.matmul.fp32_precision = "tf32"
-    with pytest.raises(KeyError), _kernels._without_tf32():
+    with pytest.raises(KeyError), without_tf32():
         assert precision.cuda.matmul.fp32_precision == "ieee"
         raise KeyError
     assert precision.cuda.matmul.fp32_precision == "tf32"

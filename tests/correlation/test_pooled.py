@@ -78,27 +78,29 @@ def test_another_field():
 
 
 @pytest.mark.parametrize(
-    ("layers", "weights", "expected"),
+    ("weights", "expected"),
     [
-        ([0], None, lambda v: v[0]),
-        ([-1, 0], None, lambda v: (v[2] + v[0]) / 2),
-        ([2, 1], [3.0, 1.0], lambda v: (3 * v[2] + v[1]) / 4),
-        (None, [1.0, 0.0, 5.0], lambda v: (v[0] + 5 * v[2]) / 6),
-        (None, [2, 2, 2], lambda v: sum(v) / 3),
+        ([1.0, 0.0, 0.0], lambda v: v[0]),
+        ([0, 1.0, 3.0], lambda v: (3 * v[2] + v[1]) / 4),
+        ([1.0, 0.0, 5.0], lambda v: (v[0] + 5 * v[2]) / 6),
+        ([2, 2, 2], lambda v: sum(v) / 3),
     ],
 )
-def test_layers_and_their_weights(layers, weights, expected):
-    manager, metric = managed(layers=layers, layer_weights=weights)
+def test_weights_of_layers(weights, expected):
+    manager, metric = managed(layer_weights=weights)
     x = features(2)
     found = [step(manager, x), manager.compute()["ec"], metric.compute()]
     assert [float(v) for v in found] == pytest.approx(
         [expected(looped(x))] * 3, abs=FLOAT64_TOLERANCE
     )
+    assert metric.diagnosis().rms.tolist() == pytest.approx(
+        [v**0.5 for v in looped(x, floor=0.0)], abs=FLOAT64_TOLERANCE
+    )
 
 
-def test_layers_that_were_not_chosen_have_no_gradient():
+def test_layers_of_weight_0_have_no_gradient():
     x = features(2).requires_grad_()
-    manager, _ = managed(layers=[1])
+    manager, _ = managed(layer_weights=[0, 1, 0])
     step(manager, x).backward()
     per_layer = x.grad.view(-1, LAYERS, CHANNELS).abs().amax(dim=(0, 2))
     assert per_layer[[0, 2]].tolist() == [0, 0]
@@ -135,9 +137,8 @@ def test_update_and_forward_accumulate_alike():
         by_update.update(preds, {})
     assert by_forward.compute() == by_update.compute()
     assert not by_update.compute().requires_grad
-    for a, b in zip(by_forward.pooled, by_update.pooled, strict=True):
-        assert torch.equal(a, b)
-        assert not a.requires_grad
+    assert torch.equal(by_forward.second, by_update.second)
+    assert not by_forward.second.requires_grad
 
 
 def test_reset_forgets_the_epoch():
@@ -230,7 +231,9 @@ def test_coefficients_and_extra_state():
     ids=["deepcopy", "clone", "pickle"],
 )
 def test_copies_go_on_where_they_are_and_apart(copied):
-    metric = EdgeCorrelation(layer_dim=CHANNELS, layers=[1], max_edges=12, seed=3)
+    metric = EdgeCorrelation(
+        layer_dim=CHANNELS, layer_weights=[0, 1, 0], max_edges=12, seed=3
+    )
     metric({"edge_features": features(0).requires_grad_()}, {})
     before = metric.compute().item()
     other = copied(metric)
@@ -319,7 +322,7 @@ def test_fewer_edges_than_the_limit_are_all_used():
     assert step(manager, features(0, 30)).item() == pytest.approx(
         sum(looped(features(0, 30))) / LAYERS, abs=FLOAT64_TOLERANCE
     )
-    assert metric.last_batch.weight == metric.last_batch.rows == 30
+    assert metric.weight == metric.rows == 30
 
 
 def test_a_subsample_stands_for_its_batch():
@@ -345,7 +348,7 @@ def test_subsampled_moments_are_unbiased():
     draws = []
     for _ in range(1500):
         metric({"edge_features": x}, {})
-        draws.append(torch.cat([p.flatten() for p in metric.last_batch[1:]]))
+        draws.append(torch.cat([p.flatten() for p in metric.last_batches[0][1:]]))
     draws = torch.stack(draws)
     expected = torch.cat([p.flatten() for p in whole[1:]])
     standard_error = draws.std(dim=0) / len(draws) ** 0.5
@@ -365,15 +368,9 @@ def test_subsampled_moments_are_unbiased():
         ({"layer_dim": -4}, "`layer_dim` or null, got -4"),
         ({"layer_dim": 64.0}, "`layer_dim` or null, got 64.0"),
         ({"layer_dim": "64"}, "`layer_dim` or null, got '64'"),
-        ({"layers": []}, r"different layers, got \[\]; leave it null"),
-        ({"layers": [1, 1]}, r"different layers, got \[1, 1\]"),
-        ({"layers": ["first"]}, r"whole numbers, got \['first'\]"),
-        ({"layers": "01"}, "`layers` to be a list or null, got '01'"),
-        ({"layers": 2}, "`layers` to be a list or null, got 2"),
         ({"layer_weights": 1.0}, "`layer_weights` to be a list or null, got 1.0"),
         ({"layer_weights": ["a"]}, r"finite `layer_weights`.*got \['a'\]"),
         ({"variance_floor": "low"}, "`variance_floor` between 0 and 1, got 'low'"),
-        ({"layers": [True]}, r"whole numbers, got \[True\]"),
         ({"layer_weights": [-1.0, 2.0]}, r"`layer_weights` >= 0.*got \[-1.0, 2.0\]"),
         ({"layer_weights": [0.0, 0.0]}, r"not all 0, got \[0.0, 0.0\]"),
         ({"layer_weights": [NAN, 1.0]}, r"finite `layer_weights`.*got \[nan, 1.0\]"),
@@ -399,11 +396,7 @@ def test_bad_options_get_one_line(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": [0, 3]}, r"between 0 and 2, got \[0, 3\]; `edge_features` holds 3"),
-        ({"layers": [-4]}, r"between 0 and 2, got \[-4\]"),
-        ({"layers": [-1, 2]}, r"different ones of 3 layers, got \[-1, 2\]"),
-        ({"layer_weights": [1.0, 1.0]}, r"each of 3 layers, got \[1.0, 1.0\]"),
-        ({"layers": [1], "layer_weights": [1.0, 2.0]}, "each of 1 layers, got"),
+        ({"layer_weights": [1.0, 1.0]}, "each of 3 layers, got 2"),
         ({"field": "edge_feature"}, r"output `edge_feature`, got only \['edge_f"),
     ],
 )
@@ -419,15 +412,20 @@ def test_a_width_that_the_features_do_not_have():
         metric({"edge_features": features(0)}, {})
 
 
+def test_a_single_channel_has_nothing_to_correlate_with():
+    with pytest.raises(UserError, match=r"two channels or more, got \[\(0, 1\)"):
+        EdgeCorrelation(layer_dim=1)({"edge_features": features(0)}, {})
+
+
 def test_a_diagnosis_needs_a_batch():
     with pytest.raises(UserError, match=r"expected a batch .* got none"):
         EdgeCorrelation().diagnosis()
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
-@pytest.mark.parametrize("layers", [None, [0]])
-def test_features_that_are_not_finite_stop_the_training(bad, layers):
-    manager, metric = managed(layers=layers)
+@pytest.mark.parametrize("weights", [None, [1, 0, 0]])
+def test_features_that_are_not_finite_stop_the_training(bad, weights):
+    manager, metric = managed(layer_weights=weights)
     step(manager, features(0).requires_grad_())
     broken = features(1)
     broken[7, 2 * CHANNELS] = bad

@@ -34,7 +34,7 @@ RANKS = {
     "one edge in all": ({}, (0,), (1,)),
     "no edges": ({}, (0,), (0,)),
     "abs of two layers": (
-        {"penalty": "abs", "layers": [0, 2], "layer_weights": [1.0, 3.0]},
+        {"penalty": "abs", "layer_weights": [1.0, 0.0, 3.0]},
         (13, 6),
         (8, 7),
     ),
@@ -104,13 +104,11 @@ def in_one_process(case):
     options, *ranks = RANKS[case]
     w = weights().requires_grad_()
     kind = options.get("penalty", "square")
-    chosen = options.get("layers", [0, 1, 2])
-    share = torch.tensor(options.get("layer_weights", [1.0] * len(chosen))).double()
+    share = torch.tensor(options.get("layer_weights", [1.0] * LAYERS)).double()
     draw = {k: options[k] for k in options.keys() & {"max_edges", "seed"}}
 
     def value(parts):
-        layers = penalty(merge(*parts), kind)[chosen]
-        return (layers * share).sum() / share.sum()
+        return (penalty(merge(*parts), kind) * share).sum() / share.sum()
 
     total, values, everything = 0.0, [], []
     for number in range(len(ranks[0])):

@@ -16,12 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.inspection.figure import (
-    check_figure_path,
-    cluster_order,
-    correlation_figure,
-    save_figure,
-)
+from nequip_decorr.inspection.figure import cluster_order, correlation_figure
 from nequip_decorr.inspection.result import (
     Inspection,
     LayerReport,
@@ -29,6 +24,7 @@ from nequip_decorr.inspection.result import (
     reading,
     to_json,
 )
+from nequip_decorr.plotting import check_figure_path, save_figure
 
 Matrix = NDArray[np.float64]
 
@@ -268,11 +264,12 @@ def test_no_global_state_of_matplotlib_is_touched(tmp_path: Path) -> None:
     path = str(tmp_path / "g.png")
     script = (
         "import sys; import nequip_decorr.inspection.figure as p; "
+        "from nequip_decorr import plotting; "
         "assert 'matplotlib' not in sys.modules; "
-        f"p.check_figure_path({path!r}); "
+        f"plotting.check_figure_path({path!r}); "
         "from nequip_decorr.inspection.result import from_json; "
         "r = from_json(sys.stdin.read()); "
-        f"p.save_figure(p.correlation_figure({{'a': r}}), {path!r}); "
+        f"plotting.save_figure(p.correlation_figure({{'a': r}}), {path!r}); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     done = subprocess.run(

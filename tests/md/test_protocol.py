@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md import PRESETS, Criteria, preset
+from nequip_decorr.md import PRESETS, Criteria, preset, read_protocol
 from nequip_decorr.md.protocol import ENSEMBLES, Protocol
 
 times = st.floats(0.1, 50.0)
@@ -39,7 +39,7 @@ def protocols(draw):
 def test_yaml_round_trip(tmp_path_factory, protocol):
     path = tmp_path_factory.mktemp("protocol") / "p.yaml"
     path.write_text(yaml.safe_dump(protocol.to_dict()))
-    assert Protocol.from_yaml(path) == protocol
+    assert read_protocol(path) == protocol
 
 
 def test_yaml_builds_on_a_preset(tmp_path):
@@ -47,7 +47,7 @@ def test_yaml_builds_on_a_preset(tmp_path):
     path.write_text(
         "preset: molecule\nhorizon_ps: 1\ncriteria: {fragment_ratio: 2.0}\n"
     )
-    protocol = Protocol.from_yaml(path)
+    protocol = read_protocol(path)
     assert protocol.timestep_fs == 0.5
     assert protocol.horizon_ps == 1
     assert protocol.criteria.fragment_ratio == 2.0
@@ -57,7 +57,7 @@ def test_yaml_builds_on_a_preset(tmp_path):
 def test_one_temperature_needs_no_list(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_text("temperatures_K: 450\n")
-    assert Protocol.from_yaml(path).temperatures_K == (450,)
+    assert read_protocol(path).temperatures_K == (450,)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,13 @@ def test_refuses_files(tmp_path, text):
     path = tmp_path / "p.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=r"^expected") as caught:
-        Protocol.from_yaml(path)
+        read_protocol(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"protocol in YAML, got .*nowhere\.yaml"):
+        read_protocol(tmp_path / "nowhere.yaml")
 
 
 def test_preset_names():

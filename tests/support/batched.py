@@ -5,7 +5,7 @@ import torch
 from ase.build import bulk
 
 from nequip_decorr.md import Protocol
-from nequip_decorr.md.dynamics import torchsim_engine as engine_torchsim
+from nequip_decorr.md.dynamics import engines
 from nequip_decorr.md.dynamics.contract import Job, MDState
 from nequip_decorr.md.dynamics.torchsim_model import (
     ModelInterface,
@@ -173,7 +173,7 @@ def job(index, atoms, how, temperature_K=300.0):
 
 
 def run(model, how, jobs, observer):
-    engine_torchsim.build(model, how).run(jobs, observer)
+    engines.build("torchsim", model, how).run(jobs, observer)
     return observer
 
 
@@ -185,3 +185,13 @@ def same(one, other):
         np.testing.assert_array_equal(a.positions_A, b.positions_A)
         np.testing.assert_array_equal(a.momenta, b.momenta)
         np.testing.assert_array_equal(a.forces_eV_per_A, b.forces_eV_per_A)
+
+
+def agree(frames, path):
+    """A list of frames is a path of the oracle but for rounding."""
+    assert len(frames) == len(path)
+    for frame, point in zip(frames, path, strict=True):
+        for name in ("positions_A", "momenta", "forces_eV_per_A"):
+            np.testing.assert_allclose(
+                getattr(frame, name), getattr(point, name), atol=1e-8, rtol=0
+            )

@@ -130,8 +130,6 @@ def diagnosis(x):
         "mean_square_debiased": 0.0,
         "rankme": 0.0,
         "participation_ratio": 0.0,
-        "condition": 0.0,
-        "numerical_rank": 0,
         "dead_fraction": (channels - count) / channels,
     }
     if not count:
@@ -145,9 +143,6 @@ def diagnosis(x):
     values = np.linalg.eigvalsh(standard.T @ standard / rows)
     fields["rankme"] = rankme_of_rows(standard)
     fields["participation_ratio"] = participation_ratio(values)
-    fields["condition"] = values[-1] / max(values[0], 1e-12 * values[-1])
-    threshold = channels * np.finfo(np.float32).eps * values[-1]
-    fields["numerical_rank"] = sum(1 for v in values if v > threshold)
     return fields
 
 

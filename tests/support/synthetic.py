@@ -136,8 +136,5 @@ def run(
         },
         protocol=protocol.to_dict(),
         machine={"host": "synthetic", "processor": "none", "versions": {"ase": "3.29"}},
-        horizon_ps=horizon_ps,
-        timestep_fs=protocol.timestep_fs,
-        ensemble=ensemble,
         replicas=tuple(made),
     )

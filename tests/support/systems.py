@@ -21,7 +21,7 @@ from matscipy.neighbours import neighbour_list
 from scipy.special import erfc
 
 from nequip_decorr.md import Protocol, preset
-from nequip_decorr.md.dynamics.ase_engine import AseEngine
+from nequip_decorr.md.dynamics import engines
 from nequip_decorr.md.dynamics.contract import Job, MDState
 from tests.support.potentials import Analytic, Einstein
 
@@ -266,7 +266,7 @@ def snapshot(
     last = _Last(150)
     state = MDState(0, atoms.get_positions(), np.zeros((len(atoms), 3)))
     job = Job(0, atoms, temperature_K, (5,), state)
-    AseEngine(potential, protocol).run([job], last)
+    engines.build("ase", potential, protocol).run([job], last)
     return last.positions
 
 

@@ -229,31 +229,25 @@ def test_what_a_user_expects_of_each_model():
     assert by_default.blocks == find_features(allegro(), "edge").blocks
     assert by_default.outputs == {}
     assert find_features(gnn()).title == find_features(gnn(), "radial").title
-    one = find_features(gnn(), field="edge_embedding")
+    one = find_features(gnn(), "edge_embedding")
     assert one.title == "`edge_embedding`, 1 layers of 8 channels"
 
 
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (gnn, {"kind": "edge"}, "edge features, as Allegro has.*'edge_embedding'"),
-        (gnn, {"kind": "tensors"}, "expected an Allegro model for `features: tensors`"),
+        (gnn, {"features": "edge"}, "no edge features such as.*'edge_embedding'"),
+        (gnn, {"features": "tensors"}, "`features: tensors` needs an Allegro model"),
+        (allegro, {"features": "radial"}, "radial` needs a NequIP GNN.* no radial we"),
+        (allegro, {"features": "messages"}, "`features: messages` needs a NequIP GNN"),
+        (allegro, {"features": "node"}, "no node features; leave `features` null"),
         (
             allegro,
-            {"kind": "radial"},
-            "NequIP GNN for `features: radial`, .* radial we",
+            {"features": "edges"},
+            r"\['edge', .* scalar fields \['edge_embedding'.*got 'edges'",
         ),
-        (allegro, {"kind": "messages"}, "NequIP GNN for `features: messages`"),
-        (allegro, {"kind": "node"}, "without node features; leave `features` null"),
-        (
-            allegro,
-            {"kind": "edges"},
-            r"`features` to be one of \('edge', .*got 'edges'",
-        ),
-        (gnn, {"kind": "radial", "field": "edge_embedding"}, "`features` or `field`"),
-        (gnn, {"kind": "radial", "layer_dim": 4}, "got 4 with features radial"),
-        (gnn, {"layer_dim": 4}, "edge features, as Allegro has"),
-        (gnn, {"field": "edge_embeddings"}, "got 'edge_embeddings'"),
+        (gnn, {"features": "radial", "layer_dim": 4}, "`features: radial`.*got 4"),
+        (gnn, {"layer_dim": 4}, "no edge features such as Allegro's"),
     ],
 )
 def test_what_a_model_does_not_have_is_said(model, options, message):
@@ -264,7 +258,7 @@ def test_what_a_model_does_not_have_is_said(model, options, message):
 
 def test_tensors_of_one_channel_have_nothing_to_correlate():
     model = allegro(num_tensor_features=1)
-    with pytest.raises(UserError, match="tensors of two channels or more, got"):
+    with pytest.raises(UserError, match="tensors of at least two channels, got"):
         find_features(model, "tensors")
 
 
@@ -274,6 +268,6 @@ def test_a_fused_kernel_forms_no_messages():
     # what NequIP's OpenEquivariance and CuEquivariance modifiers leave in its place
     convolution.tp_scatter.tp_conv = torch.nn.Identity()
     assert find_features(model, "radial").layers == 1
-    with pytest.raises(UserError, match="got the fused kernel TensorProductScatter"):
+    with pytest.raises(UserError, match="the fused kernel TensorProductScatter"):
         find_features(model, "messages")
     del convolution.tp_scatter.tp_conv

@@ -5,7 +5,7 @@ import torch
 
 from nequip_decorr import EdgeCorrelation
 from nequip_decorr.errors import UserError
-from nequip_decorr.training import nequip_internals
+from nequip_decorr.training import nequip_models
 from nequip_decorr.training.features import FeatureLayout, find_layout
 from tests.support import reference
 
@@ -82,7 +82,7 @@ def test_every_field_on_offer_is_a_matrix_of_the_output(allegro, gnn, frame):
     for model in (allegro, gnn):
         output = model(dict(frame))
         edges, atoms = output["edge_index"].shape[1], output["pos"].shape[0]
-        fields = nequip_internals.scalar_fields(model)
+        fields = nequip_models.scalar_fields(model)
         assert fields
         for field, width in fields.items():
             assert output[field].is_floating_point()
@@ -93,7 +93,7 @@ def test_every_field_on_offer_is_a_matrix_of_the_output(allegro, gnn, frame):
 def test_what_is_no_scalar_is_not_on_offer(allegro, gnn):
     for model in (allegro, gnn):
         assert not {"forces", "edge_attrs", "pos", "total_energy"} & set(
-            nequip_internals.scalar_fields(model)
+            nequip_models.scalar_fields(model)
         )
 
 
@@ -109,7 +109,7 @@ def test_another_layer_dim(allegro, gnn):
 
 
 def test_a_model_without_edge_features_gets_its_fields_named(gnn):
-    with pytest.raises(UserError, match=r"as Allegro has, got one") as error:
+    with pytest.raises(UserError, match=r"no edge features such as Allegro's") as error:
         find_layout(gnn)
     assert "['edge_embedding', 'node_attrs', 'node_features']" in str(error.value)
     assert "\n" not in str(error.value)

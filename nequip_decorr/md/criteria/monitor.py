@@ -1,49 +1,27 @@
 """When a trajectory has failed: the tests, in their order, on one replica.
 
-Every comparison is written so that a number that is not one fails it. The limits and
-where they come from are in :class:`nequip_decorr.md.protocol.Criteria`.
+Every comparison is written so that NaN fails it. The limits and where they come from
+are in :class:`nequip_decorr.md.protocol.Criteria`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from ase import Atoms, units
 
-from nequip_decorr.md.criteria.neighbours import (
-    Fragments,
-    Isolation,
-    Overlap,
-    has_void,
-    start_bonds,
-)
+from nequip_decorr.md.criteria.bonding import Bonding
+from nequip_decorr.md.criteria.heat import Heat
+from nequip_decorr.md.criteria.neighbours import Overlap
+from nequip_decorr.md.criteria.violation import Names, Violation
 from nequip_decorr.md.criteria.warmth import Warmth
-from nequip_decorr.md.dynamics.contract import Array, Frame
+from nequip_decorr.md.frames import Array, Frame
 from nequip_decorr.md.protocol import Criteria
-
-#: Kinetic energy of one atom in units of kT that thermal motion does not reach: among
-#: 2000 atoms in a million steps about 25 kT is the largest.
-THERMAL_KT = 40.0
-
-#: Below this temperature no bond of a solid or molecule breaks by itself within the
-#: picoseconds of a run; above it atoms do evaporate from surfaces, K.
-EVAPORATION_K = 1000.0
 
 #: A finite limit that only what has lost all meaning exceeds (its square is finite).
 LARGEST = 1e150
-
-
-class Violation(NamedTuple):
-    """A test that failed: cause, a line for a person, atoms, value and limit."""
-
-    cause: str
-    message: str
-    atoms: tuple[int, ...] = ()
-    value: float | None = None
-    limit: float | None = None
 
 
 class Watch:
@@ -70,45 +48,55 @@ class Watch:
         warmth: Warmth,
         check_interval_steps: int = 1,
     ) -> None:
-        self._criteria = criteria
-        self._timestep_fs = timestep_fs
-        self._dof = degrees_of_freedom
-        self._warmth = warmth
         self._check_interval = check_interval_steps
         self._half_inverse_masses = 0.5 / atoms.get_masses()
-        self._symbols = atoms.get_chemical_symbols()
+        self._names = Names(atoms)
         self._last_positions: Array | None = None
         #: temperature of the last step, K
         self.temperature_K = np.nan
         #: kinetic energy of the last step, eV
         self.kinetic_energy_eV = np.nan
+        self._heat = Heat(
+            criteria,
+            self._names,
+            timestep_fs=timestep_fs,
+            degrees_of_freedom=degrees_of_freedom,
+            warmth=warmth,
+        )
+        self._bonding = Bonding(
+            atoms,
+            criteria,
+            self._names,
+            timestep_fs=timestep_fs,
+            temperature_K=warmth.hottest_target_K,
+        )
+        ratio = criteria.min_distance_ratio
+        self._overlap = None if ratio is None else Overlap(atoms, ratio)
         # a limit that is switched off is the largest number, which infinity exceeds
-        self._max_way = self._longest_ways(atoms.get_masses())
         self._max_force = criteria.max_force_eV_per_A or LARGEST
-        self._overlap = _made(Overlap, atoms, criteria.min_distance_ratio)
-        self._isolation = self._make_isolation(atoms)
-        self._fragments = _made(Fragments, atoms, criteria.fragment_ratio)
-        self._bonds = start_bonds(atoms) if criteria.max_bond_deviation_A else None
-        n_bonds = 0 if self._bonds is None else len(self._bonds.first)
-        # the step at which a limit that needs confirming was first passed, -1: not
-        self._hot_since = -1
-        self._off_since = np.full(n_bonds, -1, dtype=np.int64)
-        self._any_off = False
+        self._max_way = longest_ways(
+            atoms.get_masses(),
+            timestep_fs,
+            criteria.max_displacement_A,
+            self._heat.largest_kinetic_energy_eV(),
+        )
 
     @property
     def calm(self) -> bool:
         """Whether no limit is passed that only waits for confirmation."""
-        return self._hot_since < 0 and not self._any_off
+        return self._heat.hot_since < 0 and not (self._bonding.off_since >= 0).any()
 
     def state(self) -> dict[str, Any]:
         """What :meth:`restore` needs, in types that JSON knows."""
-        return {"hot_since": self._hot_since, "off_since": self._off_since.tolist()}
+        return {
+            "hot_since": self._heat.hot_since,
+            "off_since": self._bonding.off_since.tolist(),
+        }
 
     def restore(self, state: dict[str, Any], positions_A: Array) -> None:
-        """Go on from a state at these positions."""
-        self._hot_since = int(state["hot_since"])
-        self._off_since = np.array(state["off_since"], dtype=np.int64)
-        self._any_off = bool((self._off_since >= 0).any())
+        """Resume from a state at these positions."""
+        self._heat.hot_since = int(state["hot_since"])
+        self._bonding.off_since = np.array(state["off_since"], dtype=np.int64)
         self._last_positions = positions_A
 
     def before_forces(self, positions_A: Array) -> Violation | None:
@@ -125,7 +113,7 @@ class Watch:
         forces = squares(frame.forces_eV_per_A)
         kinetic = squares(frame.momenta) * self._half_inverse_masses
         self.kinetic_energy_eV = float(kinetic.sum())
-        self.temperature_K = 2 * self.kinetic_energy_eV / (self._dof * units.kB)
+        self.temperature_K = self._heat.temperature_K(self.kinetic_energy_eV)
         if not (
             forces.max() <= self._max_force**2
             and self.kinetic_energy_eV < np.inf
@@ -137,40 +125,12 @@ class Watch:
                 or self._not_finite("momenta", frame.momenta)
                 or self._too_strong(forces)
             )
-        violation = self._too_close(frame.positions_A) or self._runaway(
+        violation = self._too_close(frame.positions_A) or self._heat(
             kinetic, frame.step
         )
         if violation or frame.step % self._check_interval:
             return violation
-        return self._dissociated(frame)
-
-    def _longest_ways(self, masses: Array) -> Array:
-        """How far each atom may move in one step, (N,), A.
-
-        At the least as far as the largest kinetic energy takes it: hydrogen at 3000 K
-        moves 0.6 A in 2 fs.
-        """
-        limit_A = self._criteria.max_displacement_A
-        if limit_A is None:
-            return np.full(len(masses), LARGEST)
-        kinetic_eV = self._criteria.max_atom_kinetic_eV
-        if kinetic_eV is None:
-            return np.full(len(masses), limit_A)
-        hottest_eV = THERMAL_KT * units.kB * self._warmth.highest_K
-        speeds = np.sqrt(2 * max(kinetic_eV, hottest_eV) / masses)
-        ways: Array = np.maximum(limit_A, self._timestep_fs * units.fs * speeds)
-        return ways
-
-    def _make_isolation(self, atoms: Atoms) -> Isolation | None:
-        """The test for atoms without a neighbour, where it can tell right from wrong.
-
-        Beside a void, a hot atom evaporates, and nothing is wrong with that.
-        """
-        ratio = self._criteria.isolation_ratio
-        evaporates = self._warmth.hottest_target_K > EVAPORATION_K
-        if ratio is None or (evaporates and has_void(atoms)):
-            return None
-        return Isolation(atoms, ratio)
+        return self._bonding(frame.positions_A, frame.step)
 
     def _energy_not_finite(self, energy_eV: float) -> Violation | None:
         if np.isfinite(energy_eV):
@@ -192,7 +152,8 @@ class Watch:
         way, limit = float(np.sqrt(ways[worst])), float(self._max_way[worst])
         return Violation(
             "blowup",
-            f"{self._name(worst)} moved {way:.3g} A in one step, limit {limit:.3g} A",
+            f"{self._names([worst])} moved {way:.3g} A in one step, "
+            f"limit {limit:.3g} A",
             (worst,),
             way,
             limit,
@@ -203,7 +164,8 @@ class Watch:
         force, limit = float(np.sqrt(forces[worst])), self._max_force
         return Violation(
             "blowup",
-            f"force on {self._name(worst)} is {force:.4g} eV/A, limit {limit:g} eV/A",
+            f"force on {self._names([worst])} is {force:.4g} eV/A, "
+            f"limit {limit:g} eV/A",
             (worst,),
             force,
             limit,
@@ -222,145 +184,23 @@ class Watch:
             close.limit_A,
         )
 
-    def _runaway(self, kinetic_eV: Array, step: int) -> Violation | None:
-        return (
-            self._too_hot()
-            or self._hot_atom(kinetic_eV, step)
-            or self._hot_for_long(step)
-        )
 
-    def _too_hot(self) -> Violation | None:
-        limit = self._criteria.max_temperature_K
-        if limit is None or self.temperature_K <= limit:
-            return None
-        return Violation(
-            "runaway",
-            f"temperature is {self.temperature_K:.0f} K, limit {limit:g} K",
-            (),
-            self.temperature_K,
-            limit,
-        )
+def longest_ways(
+    masses: Array, timestep_fs: float, limit_A: float | None, kinetic_eV: float | None
+) -> Array:
+    """How far each atom may move in one step, (N,), A.
 
-    def _hot_atom(self, kinetic_eV: Array, step: int) -> Violation | None:
-        at_least = self._criteria.max_atom_kinetic_eV
-        if at_least is None:
-            return None
-        reference_K = self._warmth.at(step * self._timestep_fs)
-        limit = max(at_least, THERMAL_KT * units.kB * reference_K)
-        if kinetic_eV.max() <= limit:
-            return None
-        worst = int(np.argmax(kinetic_eV))
-        energy = float(kinetic_eV[worst])
-        return Violation(
-            "runaway",
-            f"kinetic energy of {self._name(worst)} is {energy:.3g} eV, "
-            f"limit {limit:.3g} eV",
-            (worst,),
-            energy,
-            limit,
-        )
-
-    def _hot_for_long(self, step: int) -> Violation | None:
-        sigma = self._criteria.runaway_sigma
-        if sigma is None:
-            return None
-        spread = sigma * math.sqrt(2 / self._dof)
-        limit = self._warmth.at(step * self._timestep_fs, spread)
-        if self.temperature_K <= limit:
-            self._hot_since = -1
-            return None
-        if self._hot_since < 0:
-            self._hot_since = step
-        time_fs = self._criteria.runaway_time_fs
-        if not (step - self._hot_since) * self._timestep_fs >= time_fs:
-            return None
-        return Violation(
-            "runaway",
-            f"temperature is {self.temperature_K:.0f} K, above its limit of "
-            f"{limit:.0f} K since {self._ps(self._hot_since)} ps",
-            (),
-            self.temperature_K,
-            limit,
-        )
-
-    def _dissociated(self, frame: Frame) -> Violation | None:
-        return (
-            self._broken_bond(frame)
-            or self._in_pieces(frame.positions_A)
-            or self._isolated(frame.positions_A)
-        )
-
-    def _broken_bond(self, frame: Frame) -> Violation | None:
-        limit = self._criteria.max_bond_deviation_A
-        if limit is None or self._bonds is None or not len(self._off_since):
-            return None
-        lengths = self._bonds.lengths(frame.positions_A)
-        fine = np.abs(lengths - self._bonds.distance_A) <= limit
-        self._off_since[fine] = -1
-        self._off_since[~fine & (self._off_since < 0)] = frame.step
-        self._any_off = not fine.all()
-        age_fs = (frame.step - self._off_since) * self._timestep_fs
-        broken = ~fine & (age_fs >= self._criteria.bond_confirm_fs)
-        if not broken.any():
-            return None
-        bond = int(np.argmax(np.where(broken, age_fs, -1)))
-        pair = (int(self._bonds.first[bond]), int(self._bonds.second[bond]))
-        off = float(abs(lengths[bond] - self._bonds.distance_A[bond]))
-        return Violation(
-            "dissociation",
-            f"bond {self._names(pair)} is {off:.2f} A off its "
-            f"{self._bonds.distance_A[bond]:.2f} A, limit {limit:g} A, "
-            f"first crossed at {self._ps(int(self._off_since[bond]))} ps",
-            pair,
-            off,
-            limit,
-        )
-
-    def _in_pieces(self, positions_A: Array) -> Violation | None:
-        if not self._fragments:
-            return None
-        pieces, smallest = self._fragments(positions_A)
-        if pieces <= self._fragments.at_start:
-            return None
-        return Violation(
-            "dissociation",
-            f"{pieces} pieces, {self._fragments.at_start} at the start; the smallest "
-            f"is {self._names(smallest)}",
-            smallest,
-            float(pieces),
-            float(self._fragments.at_start),
-        )
-
-    def _isolated(self, positions_A: Array) -> Violation | None:
-        alone = self._isolation(positions_A) if self._isolation else ()
-        if not alone:
-            return None
-        return Violation(
-            "dissociation",
-            f"{self._names(alone)} without a neighbour within "
-            f"{self._criteria.isolation_ratio:g} bond lengths",
-            alone,
-            None,
-            self._criteria.isolation_ratio,
-        )
-
-    def _ps(self, step: int) -> str:
-        return f"{step * self._timestep_fs / 1000:.4g}"
-
-    def _name(self, index: int) -> str:
-        return f"{self._symbols[index]}{index}"
-
-    def _names(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> str:
-        names = [self._name(int(i)) for i in indices]
-        if len(names) > 4:
-            return f"{', '.join(names[:4])} and {len(names) - 4} more"
-        return ", ".join(names)
+    At least as far as the largest kinetic energy takes it: hydrogen at 3000 K moves
+    0.6 A in 2 fs.
+    """
+    if limit_A is None:
+        return np.full(len(masses), LARGEST)
+    if kinetic_eV is None:
+        return np.full(len(masses), limit_A)
+    ways = timestep_fs * units.fs * np.sqrt(2 * kinetic_eV / masses)
+    return np.asarray(np.maximum(limit_A, ways))
 
 
 def squares(vectors: Array) -> Array:
     """Squared length of each of (N, 3) vectors."""
     return np.asarray(np.einsum("ij,ij->i", vectors, vectors))
-
-
-def _made(kind: Any, atoms: Atoms, ratio: float | None) -> Any:
-    return None if ratio is None else kind(atoms, ratio)

@@ -19,7 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.spatial import cKDTree
 
-from nequip_decorr.md.dynamics.contract import Array
+from nequip_decorr.md.frames import Array
 
 Indices = NDArray[np.int64]
 
@@ -232,7 +232,7 @@ def has_void(atoms: Atoms, radius_A: float = VOID_RADIUS_A) -> bool:
     if not atoms.pbc.all():
         return True
     cell = atoms.cell.array
-    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    heights = 1 / atoms.cell.reciprocal().lengths()
     reach = np.ceil(radius_A / heights).astype(int) + 1
     images = np.indices(2 * reach + 1).reshape(3, -1).T - reach
     wrapped = atoms.get_scaled_positions(wrap=True)

@@ -37,22 +37,19 @@ What an engine promises:
 
 Momenta are in ase units, amu * Angstrom / (ase time). Langevin dynamics (BAOAB) keep
 all 3N degrees of freedom, Nose-Hoover and NVE conserve the total momentum, which
-starts at zero (:func:`conserves_momentum`).
+starts at zero (:func:`nequip_decorr.md.protocol.conserves_momentum`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from nequip_decorr.md.frames import Array, Frame
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-Array = NDArray[np.float64]
 
 
 class ModelBrokenError(RuntimeError):
@@ -63,9 +60,34 @@ class OutOfMemoryError(RuntimeError):
     """The model needs more memory than there is."""
 
 
+class System(NamedTuple):
+    """A structure (numbers, masses, cell, periodicity) and its positions, (N, 3)."""
+
+    atoms: Atoms
+    positions_A: Array
+
+
+class Forces(NamedTuple):
+    """Energy in eV and forces in eV/A, (N, 3), of one structure."""
+
+    energy_eV: float
+    forces_eV_per_A: Array
+
+
+class ForceProvider(Protocol):
+    """Where an engine gets energies and forces from."""
+
+    def __call__(self, systems: Sequence[System]) -> list[Forces | Exception]:
+        """Energy and forces of each structure, or what the model raises on it.
+
+        An exception belongs to its structure alone: the others have their forces, and
+        the next call is as if it had not happened.
+        """
+
+
 @dataclass(frozen=True)
 class MDState:
-    """All that decides how a replica goes on.
+    """All that decides how a replica continues.
 
     Attributes:
         step: steps taken.
@@ -106,18 +128,6 @@ class Job:
     state: MDState
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One step of one replica, as the observer sees it."""
-
-    replica: int
-    step: int
-    positions_A: Array
-    momenta: Array
-    forces_eV_per_A: Array
-    energy_eV: float
-
-
 class Observer(Protocol):
     """What an engine reports to; see the module's docstring for when."""
 
@@ -134,22 +144,5 @@ class Observer(Protocol):
 class Engine(Protocol):
     """Moves replicas; built for one model, ensemble and time step."""
 
-    #: whether jobs are best handed over all at once
-    batched: bool
-
     def run(self, jobs: Iterable[Job], observer: Observer) -> None:
         """Move the jobs until the observer has let go of each."""
-
-
-def conserves_momentum(n_atoms: int, ensemble: str) -> bool:
-    """Whether the total momentum is conserved, and so is taken away at the start.
-
-    Langevin noise moves the centre of mass as it does any other coordinate. A single
-    atom keeps its momentum: it has no other.
-    """
-    return ensemble in ("nose-hoover", "nve") and n_atoms > 1
-
-
-def degrees_of_freedom(n_atoms: int, ensemble: str) -> int:
-    """Kinetic degrees of freedom: 3N, or 3N - 3 where total momentum is conserved."""
-    return 3 * n_atoms - 3 * conserves_momentum(n_atoms, ensemble)

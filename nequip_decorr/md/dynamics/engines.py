@@ -13,17 +13,26 @@ Modules are imported on use: an engine may need packages that are not installed.
 from __future__ import annotations
 
 import importlib
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.dynamics.contract import Engine
 from nequip_decorr.md.models import Loader
-from nequip_decorr.md.protocol import Protocol, nearest_name
+from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.wording import nearest_name
 
-#: name -> module
+
+class Kind(NamedTuple):
+    """An engine's module, and whether one model call serves many replicas."""
+
+    module: str
+    batched: bool
+
+
+#: name -> engine
 ENGINES = {
-    "ase": "nequip_decorr.md.dynamics.ase_engine",
-    "torchsim": "nequip_decorr.md.dynamics.torchsim_engine",
+    "ase": Kind("nequip_decorr.md.dynamics.ase_forces", batched=False),
+    "torchsim": Kind("nequip_decorr.md.dynamics.torchsim_forces", batched=True),
 }
 
 
@@ -45,16 +54,29 @@ def build(engine: str, model: Any, protocol: Protocol) -> Engine:
     return cast("Engine", _module(engine).build(model, protocol))
 
 
-def _module(engine: str) -> Any:
+def batched(engine: str) -> bool:
+    """Whether an engine is best given many replicas at once.
+
+    Raises:
+        UserError: when there is no such engine.
+    """
+    return _kind(engine).batched
+
+
+def _kind(engine: str) -> Kind:
     if engine not in ENGINES:
         raise UserError(
             f"expected an engine of {', '.join(ENGINES)}, "
             f"got {engine!r}{nearest_name(engine, ENGINES)}"
         )
+    return ENGINES[engine]
+
+
+def _module(engine: str) -> Any:
     try:
-        return importlib.import_module(ENGINES[engine])
+        return importlib.import_module(_kind(engine).module)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"expected the packages of engine {engine!r}, got none called "
-            f"{error.name}; do `pip install 'nequip-decorr[{engine}]'`"
+            f"engine {engine!r} needs {error.name}; do "
+            f"`pip install 'nequip-decorr[{engine}]'`"
         ) from error

@@ -1,10 +1,9 @@
-"""A step in two halves with the model's call between them, which many can then share.
+"""Integrators split at the force evaluation, so that one call serves many replicas.
 
-The same schemes, constants and random numbers as the ase engine's integrators
-(``ase.md.langevinbaoab``, ``ase.md.verlet``, ``ase.md.nose_hoover_chain``), written so
-that they stop where forces are needed: a path is that of the ase engine but for
-rounding. Langevin is BAOAB (Leimkuhler and Matthews, J. Chem. Phys. 138, 174102
-(2013)); the chain is ase's own thermostat.
+The same schemes, constants and random numbers as ase's (``ase.md.langevinbaoab``,
+``ase.md.verlet``, ``ase.md.nose_hoover_chain``): paths agree to rounding. Langevin is
+BAOAB (Leimkuhler and Matthews, J. Chem. Phys. 138, 174102 (2013)); the Nose-Hoover
+chain is ase's own thermostat.
 """
 
 from __future__ import annotations
@@ -16,14 +15,9 @@ import numpy as np
 from ase import units
 from ase.md.nose_hoover_chain import NoseHooverChainThermostat
 
-from nequip_decorr.md.dynamics.contract import (
-    Array,
-    Frame,
-    Job,
-    MDState,
-    degrees_of_freedom,
-)
-from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.md.dynamics.contract import Job, MDState, System
+from nequip_decorr.md.frames import Array, Frame
+from nequip_decorr.md.protocol import Protocol, degrees_of_freedom
 
 
 class Walker:
@@ -54,6 +48,11 @@ class Walker:
             if protocol.ensemble == "nose-hoover"
             else None
         )
+
+    @property
+    def system(self) -> System:
+        """What the model is to be called on."""
+        return System(self.job.atoms, self.positions_A)
 
     def depart(self) -> None:
         """The first half of a step, to its positions; of a fresh job, nothing."""
@@ -124,7 +123,10 @@ class Walker:
 
 
 class _Chain:
-    """Ase's Nose-Hoover chain with 3N - 3 degrees of freedom, as in the ase engine."""
+    """Ase's Nose-Hoover chain with 3N - 3 degrees of freedom, as momentum is conserved.
+
+    A single atom keeps its three.
+    """
 
     def __init__(self, job: Job, protocol: Protocol, masses: Array) -> None:
         n_free = degrees_of_freedom(len(job.atoms), protocol.ensemble)
@@ -140,12 +142,8 @@ class _Chain:
 
     def half_step(self, momenta: Array, timestep: float) -> Array:
         """The momenta after half a step of the chain."""
-        # What overflows is not finite, and a failure. The thermostat writes to what it
-        # is given.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(
-                self._thermostat.integrate_nhc(momenta.copy(), timestep / 2)
-            )
+        # the thermostat writes to what it is given
+        return np.asarray(self._thermostat.integrate_nhc(momenta.copy(), timestep / 2))
 
     def extra(self) -> Mapping[str, Array]:
         """The chain's variables (copies)."""

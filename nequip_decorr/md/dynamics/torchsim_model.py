@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from nequip.data import AtomicDataDict
 from nequip.integrations.ase import NequIPCalculator
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.dynamics.ase_engine import out_of_memory
-from nequip_decorr.md.dynamics.contract import Array, OutOfMemoryError
+from nequip_decorr.md.dynamics.contract import Forces, System
+from nequip_decorr.md.frames import Array
 
 with warnings.catch_warnings():
     # torch-sim imports vesin by a name that vesin is about to drop
@@ -28,10 +28,8 @@ with warnings.catch_warnings():
 
 __all__ = [
     "BatchedModel",
-    "Forces",
     "ModelInterface",
     "NequIPTorchSimCalc",
-    "System",
     "check_agreement",
     "sim_state",
 ]
@@ -43,20 +41,6 @@ MAX_ATOMS_ON_CPU = 384
 #: How far forces may be apart, relative and in eV/A: single precision, and TF32's
 #: sums, with room; a wrong cell, order or element is off by far more.
 FORCE_TOLERANCE = 1e-4
-
-
-class System(NamedTuple):
-    """A structure (numbers, masses, cell, periodicity) and its positions, (N, 3)."""
-
-    atoms: Atoms
-    positions_A: Array
-
-
-class Forces(NamedTuple):
-    """Energy in eV and forces in eV/A, (N, 3), of one structure."""
-
-    energy_eV: float
-    forces_eV_per_A: Array
 
 
 class BatchedModel:
@@ -76,9 +60,6 @@ class BatchedModel:
 
         What is not finite in a batch is asked for again alone, so that it is the
         structure's own, whatever the model does with a batch.
-
-        Raises:
-            OutOfMemoryError: when a single structure needs more memory than there is.
         """
         results: list[Forces | Exception] = []
         for chunk in self._chunks(systems):
@@ -129,8 +110,6 @@ class BatchedModel:
         try:
             return self._call([system])[0]
         except Exception as error:
-            if out_of_memory(error):
-                raise OutOfMemoryError(str(error)) from error
             return error
 
     def _call(self, systems: list[System]) -> list[Forces]:

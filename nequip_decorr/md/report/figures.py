@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nequip_decorr.md.frames import Array
 from nequip_decorr.md.results import Replica, RunResult
-from nequip_decorr.md.statistics.score import Array
 from nequip_decorr.md.statistics.survival import Survival
 from nequip_decorr.plotting import LINES, new_figure
 

@@ -14,13 +14,15 @@ import jinja2
 import numpy as np
 
 from nequip_decorr import __version__
+from nequip_decorr.md.files import write_atomic
+from nequip_decorr.md.nested import flat
 from nequip_decorr.md.report.figures import (
     distribution_figure,
     survival_figure,
     traces_figure,
 )
 from nequip_decorr.md.report.snapshot import MAX_FAILING, neighbourhood_figure
-from nequip_decorr.md.results import Failure, Replica, RunResult, load, write_atomic
+from nequip_decorr.md.results import SCHEMA, Failure, Replica, RunResult
 from nequip_decorr.md.statistics.drift import Drift, run_drift
 from nequip_decorr.md.statistics.score import Interval
 from nequip_decorr.md.statistics.survival import (
@@ -42,22 +44,20 @@ MAX_CURVES = 5
 LAMBENCH_DRIFT_MEV = 0.5
 
 
-def write_report(result_path: str | Path, html_path: str | Path) -> None:
-    """Write the page of a result file.
+def write_report(result: RunResult, folder: Path, html_path: Path) -> None:
+    """Write the page of a run.
 
     Args:
-        result_path: the JSON file of a run; the frames it names are looked for beside
-            it.
+        result: the run.
+        folder: of its result file; the frames that it names are looked for there.
         html_path: the page to write.
 
     Raises:
-        UserError: no result file, or not one of this schema.
+        UserError: a run without any replica.
         RuntimeError: matplotlib is not installed.
         OSError: the page cannot be written.
     """
-    result_path = Path(result_path)
-    page = render_report(load(result_path), result_path.parent)
-    write_atomic(Path(html_path), page)
+    write_atomic(html_path, render_report(result, folder))
 
 
 def render_report(result: RunResult, folder: Path) -> str:
@@ -94,9 +94,9 @@ def render_report(result: RunResult, folder: Path) -> str:
         failures=_failures(result, folder),
         fidelity=_fidelity(result.fidelity),
         replicas=[_replica_row(r) for r in result.replicas],
-        protocol=_flat(result.protocol),
-        provenance=_flat({"model": result.model, "machine": result.machine}),
-        schema=result.schema,
+        protocol=_rows(result.protocol),
+        provenance=_rows({"model": result.model, "machine": result.machine}),
+        schema=SCHEMA,
     )
 
 
@@ -309,16 +309,14 @@ def _replica_row(replica: Replica) -> dict[str, Any]:
     }
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows: list[tuple[str, str]] = []
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            rows.append((prefix + key, ", ".join(map(str, value))))
-        else:
-            rows.append((prefix + key, "-" if value is None else str(value)))
-    return rows
+def _rows(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, _shown(value)) for name, value in flat(settings).items()]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "-" if value is None else str(value)
 
 
 def _number(value: float | None, style: str) -> str:

@@ -14,7 +14,7 @@ from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.statistics.score import Array
+from nequip_decorr.md.frames import Array
 from nequip_decorr.plotting import new_figure
 
 if TYPE_CHECKING:

@@ -13,13 +13,12 @@ from ase import Atoms
 
 from nequip_decorr.md.dynamics import engines
 from nequip_decorr.md.dynamics.contract import (
-    Array,
-    Frame,
     Job,
     MDState,
     ModelBrokenError,
     OutOfMemoryError,
 )
+from nequip_decorr.md.frames import Array, Frame
 from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.results import Failure
 from nequip_decorr.md.running.folder import RunFolder

@@ -5,6 +5,7 @@
     run.json              what is run: model, protocol, structures
     fingerprint.json      what a calculator says of the first structure
     result.json           the result file, rewritten as replicas end
+    result.traces/0000.npz  temperature and energies that a replica recorded
     replicas/0000.json    a replica that has ended
     state/0000.npz        where a replica stands that has not
     frames/0000.extxyz    its recorded positions
@@ -17,7 +18,6 @@ starts again, on the same path.
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import math
@@ -26,23 +26,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import ase.io
 import numpy as np
 from ase import Atoms
+from filelock import FileLock, Timeout
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
-from nequip_decorr.md.dynamics.contract import Array, MDState
+from nequip_decorr.md.dynamics.contract import MDState
+from nequip_decorr.md.files import write_atomic
+from nequip_decorr.md.frames import Array
+from nequip_decorr.md.nested import flat
 
 #: Two fingerprints closer than this are of one model: in single precision, and on a
 #: GPU, the same model says not quite the same twice.
 FINGERPRINT_RTOL = 1e-4
 FINGERPRINT_ATOL = 1e-6
-
-#: Name of the result file in the folder of a run.
-RESULT_NAME = "result.json"
 
 
 @dataclass(frozen=True)
@@ -71,29 +72,32 @@ class RunFolder:
     @property
     def result_path(self) -> Path:
         """The result file."""
-        return self.path / RESULT_NAME
+        return self.path / results.RESULT_NAME
 
     @contextmanager
     def held(self, identity: Mapping[str, Any]) -> Iterator[None]:
-        """Hold the folder for this run, alone.
+        """Keep other processes out of the folder while this run is in it.
 
         Raises:
-            UserError: when another run is in it; says what differs.
-            OSError: when a live process works in it, or it cannot be written.
+            UserError: when another run is in it (says what differs), a live process
+                works in it, or it cannot be written.
         """
         manifest = self.path / "run.json"
-        with self._made() as lock:
-            self._take(lock)
+        self._make()
+        lock = self._taken()
+        try:
             if manifest.exists():
                 self._compare(
                     json.loads(manifest.read_text(encoding="utf-8")), identity
                 )
             else:
-                results.write_atomic(manifest, json.dumps(identity, indent=1))
+                write_atomic(manifest, json.dumps(identity, indent=1))
             yield
+        finally:
+            lock.release()
 
-    def _made(self) -> IO[str]:
-        """Make the folder what it is to be; the open file of its lock."""
+    def _make(self) -> None:
+        """Make the folder and those in it, unless it is in use for something else."""
         # a run killed as it began has left some of these and no manifest
         ours = {"replicas", "state", "frames", "lock", "run.json", "run.json.part"}
         try:
@@ -106,12 +110,28 @@ class RunFolder:
                 )
             for name in ("replicas", "state", "frames"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            return (self.path / "lock").open("w", encoding="utf-8")
         except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(
+            f"expected a folder for the run that can be written, got {self.path} "
+            f"({error.strerror or error}); choose another --out"
+        )
+
+    def _taken(self) -> FileLock:
+        """The folder's lock; the system releases it when the process dies."""
+        lock = FileLock(self.path / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
             raise UserError(
-                f"expected a folder for the run that can be written, got {self.path} "
-                f"({error.strerror}); choose another --out"
+                f"another process is running in {self.path}; wait for it or choose "
+                "another --out"
             ) from error
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return lock
 
     def recognise(self, fingerprint: Mapping[str, float]) -> None:
         """Keep what the model says of the first structure, or compare it.
@@ -121,7 +141,7 @@ class RunFolder:
         """
         path = self.path / "fingerprint.json"
         if not path.exists():
-            results.write_atomic(path, json.dumps(fingerprint, indent=1))
+            write_atomic(path, json.dumps(fingerprint, indent=1))
             return
         before = json.loads(path.read_text(encoding="utf-8"))
         self._refuse(
@@ -142,12 +162,14 @@ class RunFolder:
         path = self._replica(index)
         if not path.exists():
             return None
-        return results.replica_from_dict(json.loads(path.read_text(encoding="utf-8")))
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return results.replica_from_dict(data, self.path)
 
     def finish(self, replica: results.Replica) -> None:
         """Keep a replica that has ended; its state goes."""
-        text = json.dumps(results.replica_to_dict(replica), allow_nan=False)
-        results.write_atomic(self._replica(replica.index), text)
+        results.save_trace(replica.trace, self.result_path, replica.index)
+        data = results.replica_to_dict(replica, self.result_path)
+        write_atomic(self._replica(replica.index), json.dumps(data, allow_nan=False))
         self._state(replica.index).unlink(missing_ok=True)
 
     def save(self, index: int, saved: Saved) -> None:
@@ -176,13 +198,7 @@ class RunFolder:
         }
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
-        path = self._state(index)
-        temporary = path.with_name(path.name + ".part")
-        try:
-            temporary.write_bytes(buffer.getvalue())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomic(self._state(index), buffer.getvalue(), durable=False)
 
     def saved(self, index: int) -> Saved | None:
         """Where a replica stands, None when nothing (readable) is kept."""
@@ -228,7 +244,7 @@ class RunFolder:
     def keep_frame(self, index: int, atoms: Atoms) -> str:
         """Keep the last good frame; its path, relative to the result file."""
         path = self.path / "frames" / f"{index:04d}_last_good.extxyz"
-        results.write_atomic(path, frame_text(atoms))
+        write_atomic(path, frame_text(atoms))
         return str(path.relative_to(self.path))
 
     def _replica(self, index: int) -> Path:
@@ -247,15 +263,6 @@ class RunFolder:
                 f"({'; '.join(changes)}); choose another --out, or run it as before"
             )
 
-    def _take(self, lock: IO[str]) -> None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"expected {self.path} to be free, got one that another process is "
-                "running in; wait for it or choose another --out"
-            ) from error
-
 
 def frame_text(atoms: Atoms) -> str:
     """A frame in extended XYZ."""
@@ -264,15 +271,12 @@ def frame_text(atoms: Atoms) -> str:
     return buffer.getvalue()
 
 
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What changed between two documents of plain types, one line each."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        lines = []
-        for key in sorted(before.keys() | now.keys()):
-            inner = f"{name}.{key}" if name else key
-            lines += differences(before.get(key), now.get(key), inner)
-        return lines
-    if before == now:
-        return []
-    line = f"{name} was {before}, is {now}"
-    return [line if len(line) < 160 else f"{name} differs"]
+    old, new = flat(before), flat(now)
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            line = f"{name} was {old.get(name)}, is {new.get(name)}"
+            lines.append(line if len(line) < 160 else f"{name} differs")
+    return lines

@@ -20,6 +20,7 @@ from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.running.batch import Stop, Work, run_replicas
 from nequip_decorr.md.running.folder import RunFolder
 from nequip_decorr.md.running.replica import Plan
+from nequip_decorr.wording import one_line
 
 #: How often the parent looks up from waiting, s.
 POLL_EVERY_S = 0.2
@@ -133,11 +134,10 @@ def _start(
         model = open_model()
     except Exception as error:
         # what an initializer raises never reaches the parent
-        text = " ".join(str(error).split()) or "no message"
         _work = Stop(
             "model_broken",
             f"a worker process cannot open the model ({type(error).__name__}: "
-            f"{text[:200]}); see to it or use fewer processes, and run the same "
+            f"{one_line(error)}); see to it or use fewer processes, and run the same "
             "command again",
         )
         return

@@ -63,6 +63,18 @@ class Display:
             self._show()
             self._bar.stop()
 
+    def announce(self, horizon_ps: float) -> None:
+        """Print what there is to do."""
+        if self._console is None:
+            return
+        ended = sum(step < 0 for step in self._steps)
+        resumed = sum(step > 0 for step in self._steps)
+        self._console.print(
+            f"{len(self._steps)} replicas of {horizon_ps:g} ps: {ended} finished, "
+            f"{resumed} resumed, {len(self._steps) - ended - resumed} new",
+            highlight=False,
+        )
+
     def refresh(self) -> None:
         """Show the state of things, when it is time to."""
         now = time.monotonic()

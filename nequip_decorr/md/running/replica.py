@@ -11,19 +11,15 @@ import numpy as np
 from ase import Atoms, units
 
 from nequip_decorr.md import results
-from nequip_decorr.md.criteria.monitor import Violation, Watch
+from nequip_decorr.md.criteria.monitor import Watch
+from nequip_decorr.md.criteria.violation import Violation
 from nequip_decorr.md.criteria.warmth import warmth
-from nequip_decorr.md.dynamics.contract import (
-    Array,
-    Frame,
-    Job,
-    MDState,
-    conserves_momentum,
-    degrees_of_freedom,
-)
-from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.md.dynamics.contract import Job, MDState
+from nequip_decorr.md.frames import Array, Frame
+from nequip_decorr.md.protocol import Protocol, conserves_momentum, degrees_of_freedom
 from nequip_decorr.md.running.folder import RunFolder, Saved, frame_text
 from nequip_decorr.md.structures import kept_momenta, start_momenta, structure_hash
+from nequip_decorr.wording import one_line
 
 #: A repeat at half the step goes on this long beyond the time of the failure, fs.
 REPEAT_BEYOND_FS = 100.0
@@ -131,11 +127,8 @@ class ReplicaRun:
 
     def fault(self, step: int, error: Exception) -> None:
         """See :class:`nequip_decorr.md.dynamics.contract.Observer`."""
-        text = " ".join(str(error).split()) or "no message"
-        self._fail(
-            step,
-            Violation("exception", f"the model raises {type(error).__name__}: {text}"),
-        )
+        line = f"the model raises {type(error).__name__}: {one_line(error)}"
+        self._fail(step, Violation("exception", line))
 
     def save(self, state: MDState) -> None:
         """Keep where it stands."""

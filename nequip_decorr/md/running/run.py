@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 from rich.console import Console
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
+from nequip_decorr.md.checks import check_count
 from nequip_decorr.md.dynamics import engines
-from nequip_decorr.md.dynamics.contract import Engine
 from nequip_decorr.md.models import ModelHandle, calculator_model, load_model
 from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.running.batch import (
@@ -26,9 +25,10 @@ from nequip_decorr.md.running.batch import (
     run_replicas,
 )
 from nequip_decorr.md.running.folder import RunFolder
-from nequip_decorr.md.running.pool import run_in_processes, shared_steps
+from nequip_decorr.md.running.pool import run_in_processes
 from nequip_decorr.md.running.progress import Display
-from nequip_decorr.md.running.replica import Plan, describe
+from nequip_decorr.md.running.record import Record
+from nequip_decorr.md.running.replica import Plan
 from nequip_decorr.md.running.session import caught_signals, machine, torch_threads
 from nequip_decorr.md.structures import (
     check_structures,
@@ -38,9 +38,6 @@ from nequip_decorr.md.structures import (
     structure_name,
 )
 from nequip_decorr.species import MAP_KEY
-
-#: Wall time between two writings of the result file while replicas run, s.
-RESULT_EVERY_S = 20.0
 
 
 class RunStoppedError(RuntimeError):
@@ -105,8 +102,7 @@ def run_stability(
             same call goes on.
     """
     handle = _handle(model, engine, device, chemical_species_to_atom_type_map)
-    if not processes >= 1:
-        raise UserError(f"expected at least 1 process, got {processes}")
+    check_count("processes", processes, least=1)
     if processes > 1 and handle.open is None:
         raise UserError(
             "expected a function that makes the calculator for several processes, "
@@ -143,16 +139,38 @@ def run_stability(
         )
         if said is not None:
             folder.recognise(said)
-        run = _Run(
+        record = Record(
             handle,
-            starts,
             protocol,
+            plan_replicas(starts, protocol),
             folder,
-            engine=engine,
-            device=device,
-            processes=processes,
+            machine(engine, device, processes),
         )
-        return run.go(save_every_s, console)
+        pending = record.pending()
+        if not pending:
+            written = record.written()
+            if written is None:
+                written = record.result()
+                record.write(written)
+            return written
+        steps = record.steps()
+        work = Work(
+            model=handle.loaded,
+            engine=engine,
+            protocol=protocol,
+            folder=folder,
+            save_every_s=save_every_s,
+            steps=steps,
+            poll=lambda: False,
+        )
+        display = Display(
+            steps,
+            n_steps=protocol.n_steps,
+            timestep_fs=protocol.timestep_fs,
+            console=console,
+        )
+        display.announce(protocol.horizon_ps)
+        return _go(record, work, handle, processes, display)
 
 
 def plan_replicas(structures: Sequence[Atoms], protocol: Protocol) -> list[Plan]:
@@ -174,155 +192,47 @@ def plan_replicas(structures: Sequence[Atoms], protocol: Protocol) -> list[Plan]
     return plans
 
 
-class _Run:
-    """One session of a run, in an open folder."""
+def _go(
+    record: Record, work: Work, handle: ModelHandle, processes: int, display: Display
+) -> results.RunResult:
+    """Run what has not ended; write the result file."""
+    with caught_signals() as caught, torch_threads(), display:
 
-    def __init__(
-        self,
-        handle: ModelHandle,
-        structures: Sequence[Atoms],
-        protocol: Protocol,
-        folder: RunFolder,
-        *,
-        engine: str,
-        device: str,
-        processes: int,
-    ) -> None:
-        self.handle = handle
-        self.protocol = protocol
-        self.folder = folder
-        self.engine = engine
-        self.processes = processes
-        self.plans = plan_replicas(structures, protocol)
-        self.machine = machine(engine, device, processes)
-        self.written_at = time.monotonic()
+        def poll() -> bool:
+            display.refresh()
+            return bool(caught)
 
-    def go(self, save_every_s: float, console: Console | None) -> results.RunResult:
-        """Run what has not ended; write the result file."""
-        pending = [p for p in self.plans if self.folder.finished(p.index) is None]
-        if not pending:
-            written = self._written()
-            if written is not None:
-                return written
-            result = self.result(None)
-            results.save(result, self.folder.result_path)
-            return result
-        steps = self._steps()
-        if console is not None:
-            started = sum(steps[p.index] > 0 for p in pending)
-            console.print(
-                f"{len(self.plans)} replicas of {self.protocol.horizon_ps:g} ps: "
-                f"{len(self.plans) - len(pending)} have ended, {started} go on, "
-                f"{len(pending) - started} start",
-                highlight=False,
-            )
-        display = Display(
-            steps,
-            n_steps=self.protocol.n_steps,
-            timestep_fs=self.protocol.timestep_fs,
-            console=console,
-        )
-        with caught_signals() as caught, torch_threads(), display:
-
-            def poll() -> bool:
-                display.refresh()
-                return bool(caught)
-
-            work = Work(
-                model=self.handle.loaded,
-                engine=self.engine,
-                protocol=self.protocol,
-                folder=self.folder,
-                save_every_s=save_every_s,
-                steps=steps,
-                poll=poll,
-            )
-            try:
-                stop = self._run(pending, work)
-            except OSError as error:
-                stop = disk_full(error, self.folder)
-        self.machine["ns_per_day"] = display.ns_per_day
-        result = self.result(stop)
         try:
-            results.save(result, self.folder.result_path)
+            stop = _move(record, replace(work, poll=poll), handle, processes)
         except OSError as error:
-            stop = disk_full(error, self.folder)
+            stop = disk_full(error, work.folder)
+    record.machine["ns_per_day"] = display.ns_per_day
+    result = record.result() if stop is None else record.result(stop.reason)
+    try:
+        record.write(result)
+    except OSError as error:
+        stop = disk_full(error, work.folder)
+    if stop is not None:
+        raise RunStoppedError(stop.message, result, stop.reason)
+    return result
+
+
+def _move(
+    record: Record, work: Work, handle: ModelHandle, processes: int
+) -> Stop | None:
+    pending = record.pending()
+    n_batches = processes if engines.batched(work.engine) else len(pending)
+    batches = [pending[i::n_batches] for i in range(min(n_batches, len(pending)))]
+    if processes > 1 and handle.open is not None:
+        return run_in_processes(
+            batches, work, handle.open, processes, record.write_sometimes
+        )
+    for batch in batches:
+        stop = run_replicas(batch, work)
         if stop is not None:
-            raise RunStoppedError(stop.message, result, stop.reason)
-        return result
-
-    def _run(self, pending: list[Plan], work: Work) -> Stop | None:
-        engine: Engine = engines.build(self.engine, work.model, self.protocol)
-        n_batches = self.processes if engine.batched else len(pending)
-        batches = [pending[i::n_batches] for i in range(min(n_batches, len(pending)))]
-        if self.processes > 1 and self.handle.open is not None:
-            return run_in_processes(
-                batches, work, self.handle.open, self.processes, self.write_sometimes
-            )
-        for batch in batches:
-            stop = run_replicas(batch, work)
-            if stop is not None:
-                return stop
-            self.write_sometimes()
-        return None
-
-    def _written(self) -> results.RunResult | None:
-        """The result file of a run that has ended, None when it is not (all) there."""
-        try:
-            found = results.load(self.folder.result_path)
-        except (FileNotFoundError, ValueError):
-            return None
-        return found if found.complete else None
-
-    def _steps(self) -> Any:
-        steps = shared_steps(len(self.plans))
-        for plan in self.plans:
-            ended = self.folder.finished(plan.index)
-            saved = None if ended else self.folder.saved(plan.index)
-            if ended is not None:
-                last = ended.failure.step if ended.failure else self.protocol.n_steps
-                steps[plan.index] = ~last
-            elif saved is not None:
-                steps[plan.index] = saved.state.step
-        return steps
-
-    def write_sometimes(self) -> None:
-        """Write the result file when the last time is long ago."""
-        if time.monotonic() - self.written_at > RESULT_EVERY_S:
-            results.save(self.result(None), self.folder.result_path)
-            self.written_at = time.monotonic()
-
-    def result(self, stop: Stop | None) -> results.RunResult:
-        """What there is, ended or stopped."""
-        reason = "interrupt" if stop is None else stop.reason
-        ended = [self.folder.finished(plan.index) for plan in self.plans]
-        replicas = [
-            self._replica(plan, reason) if replica is None else replica
-            for plan, replica in zip(self.plans, ended, strict=True)
-        ]
-        found = tuple(replica for replica in replicas if replica is not None)
-        return results.RunResult(
-            model=self.handle.describe(),
-            protocol=self.protocol.to_dict(),
-            machine=self.machine,
-            horizon_ps=self.protocol.horizon_ps,
-            timestep_fs=self.protocol.timestep_fs,
-            ensemble=self.protocol.ensemble,
-            replicas=found,
-            complete=None not in ended,
-        )
-
-    def _replica(self, plan: Plan, reason: str) -> results.Replica | None:
-        """A replica that has not ended, as far as it came; None when it never began."""
-        saved = self.folder.saved(plan.index)
-        if saved is None:
-            return None
-        return describe(
-            plan,
-            time_ps=self.protocol.time_ps(saved.state.step),
-            trace=np.asarray(saved.trace),
-            censored_by=reason,
-        )
+            return stop
+        record.write_sometimes()
+    return None
 
 
 def _handle(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nequip_decorr.errors import UserError
+from nequip_decorr.md.nested import flat
 from nequip_decorr.md.results import Replica, RunResult
 from nequip_decorr.md.statistics.logrank import LogRank, stratified_log_rank
 from nequip_decorr.md.statistics.score import (
@@ -282,14 +282,7 @@ def protocol_differences(
 ) -> list[str]:
     """What differs between two runs' protocols, one phrase each; empty when alike."""
     settings = [
-        _flat(
-            {
-                **{k: v for k, v in run.protocol.items() if k not in NOT_COMPARED},
-                "horizon_ps": run.horizon_ps,
-                "timestep_fs": run.timestep_fs,
-                "ensemble": run.ensemble,
-            }
-        )
+        flat({k: v for k, v in run.protocol.items() if k not in NOT_COMPARED})
         for run in (first, second)
     ]
     absent = "nothing"
@@ -310,16 +303,6 @@ def _check_same_protocol(
             f"expected runs of one protocol, got {'; '.join(differences)}; run both "
             "with the same protocol file"
         )
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _by_key(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.results import Replica, RunResult
@@ -80,7 +81,7 @@ def fit_drift(
     kinetic = (total - potential)[kept] * 1000 / n_atoms
     # energies per atom about their mean: the slope of small drifts on large totals
     energy = (total[kept] - total[kept].mean()) * 1000 / n_atoms
-    slope = _slope(time, energy)
+    slope = float(stats.linregress(time, energy).slope)
     residual = energy - slope * time
     duration = float(time[-1] - time[0])
     sigma_kinetic = float(kinetic.std(ddof=1))
@@ -130,24 +131,18 @@ def run_drift(result: RunResult) -> dict[int, Drift | str]:
     return drifts
 
 
-def _slope(time: np.ndarray, energy: np.ndarray) -> float:
-    centred = time - time.mean()
-    return float(centred @ energy / (centred @ centred))
-
-
 def _block_error(time: np.ndarray, energy: np.ndarray) -> float:
-    means = np.array(
-        [
-            (t.mean(), e.mean())
-            for t, e in zip(
-                np.array_split(time, N_BLOCKS),
-                np.array_split(energy, N_BLOCKS),
-                strict=True,
-            )
-        ]
+    """Standard error of the slope of a line through the means of the blocks.
+
+    From its residuals: ``linregress`` has it from 1 - r^2, which loses all digits on an
+    almost exact line.
+    """
+    t, e = (
+        np.array([block.mean() for block in np.array_split(values, N_BLOCKS)])
+        for values in (time, energy)
     )
-    t, e = means[:, 0] - means[:, 0].mean(), means[:, 1] - means[:, 1].mean()
-    residual = e - _slope(t, e) * t
+    t, e = t - t.mean(), e - e.mean()
+    residual = e - stats.linregress(t, e).slope * t
     return float(np.sqrt(residual @ residual / (N_BLOCKS - 2) / (t @ t)))
 
 

@@ -17,8 +17,9 @@ import numpy as np
 from ase import Atoms
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.dynamics.contract import degrees_of_freedom
-from nequip_decorr.md.results import Replica, RunResult, load, save
+from nequip_decorr.md.frames import Array
+from nequip_decorr.md.protocol import degrees_of_freedom
+from nequip_decorr.md.results import Replica, RunResult, save
 from nequip_decorr.md.statistics.drift import WARM_UP_FRACTION
 from nequip_decorr.md.statistics.rdf import (
     N_BLOCKS,
@@ -27,7 +28,6 @@ from nequip_decorr.md.statistics.rdf import (
     partial_cover,
     read_reference,
 )
-from nequip_decorr.md.statistics.score import Array
 
 
 @dataclass(frozen=True)
@@ -133,17 +133,17 @@ def measure_fidelity(
     }
 
 
-def add_fidelity(result_path: Path, reference: Path | None) -> RunResult:
+def add_fidelity(
+    result: RunResult, result_path: Path, reference: Path | None
+) -> RunResult:
     """Measure the fidelity of a finished run and write it into its result file.
 
     Raises:
-        UserError: see :func:`measure_fidelity` and
-            :func:`nequip_decorr.md.results.load`.
+        UserError: see :func:`measure_fidelity`.
     """
-    result = load(result_path)
     measured = measure_fidelity(result, result_path.parent, reference)
     result = replace(result, fidelity=measured)
-    save(result, result_path)
+    save(result, result_path, traces=False)
     return result
 
 

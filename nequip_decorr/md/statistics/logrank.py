@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from nequip_decorr.md.frames import Array
 from nequip_decorr.md.results import Replica
-from nequip_decorr.md.statistics.score import Array
 from nequip_decorr.md.statistics.survival import event_table
 
 

@@ -14,8 +14,9 @@ from matscipy.neighbours import neighbour_list
 from scipy.spatial.distance import pdist
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.statistics.score import Array
+from nequip_decorr.md.frames import Array
 from nequip_decorr.paths import split_index
+from nequip_decorr.wording import one_line
 
 #: Blocks of frames for the jackknife.
 N_BLOCKS = 5
@@ -282,10 +283,9 @@ def read_reference(path: Path) -> PairDistributions | dict[str, Array]:
     try:
         frames = list(ase.io.iread(name, index or ":", do_not_split_by_at_sign=True))
     except Exception as error:
-        text = " ".join(str(error).split()) or "no message"
         raise UserError(
             f"expected a reference trajectory that ase reads, or a table (.csv, .dat "
-            f"or .txt), got {path} ({type(error).__name__}: {text[:200]}); try "
+            f"or .txt), got {path} ({type(error).__name__}: {one_line(error)}); try "
             f"`ase info {path}`"
         ) from error
     return pair_distributions(frames)

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from nequip_decorr.errors import UserError
+from nequip_decorr.md.frames import Array
 from nequip_decorr.md.results import Replica
 from nequip_decorr.md.statistics.score import (
     CONFIDENCE,
     MIN_STRUCTURES,
-    Array,
     Interval,
     cluster_labels,
     score_interval,

@@ -59,7 +59,7 @@ def test_kill_and_resume(tmp_path, checkpoint, hfo2, whole, processes, kills):
             time.sleep(0.02)
     end = commands.run("nequip-decorr", arguments, tmp_path)
     assert end.status == 0, end.output
-    assert "0 have ended, 0 go on" not in end.output
+    assert "0 finished, 0 resumed" not in end.output
     assert found(run) == whole
 
 
@@ -85,7 +85,7 @@ def test_interrupt_and_resume(tmp_path, checkpoint, hfo2, whole):
     assert end.status == 0, end.output
     # one goes on, unless the signal came right after one had ended
     ended, go_on = map(
-        int, re.search(r"(\d) have ended, (\d) go on", end.output).groups()
+        int, re.search(r"(\d) finished, (\d) resumed", end.output).groups()
     )
     assert ended + go_on > 0
     assert found(run) == whole

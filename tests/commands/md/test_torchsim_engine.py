@@ -13,12 +13,9 @@ from nequip.integrations.ase import NequIPCalculator
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import Protocol, load_model, run_stability
-from nequip_decorr.md.dynamics import torchsim_engine as engine_torchsim
-from nequip_decorr.md.dynamics.torchsim_model import (
-    BatchedModel,
-    NequIPTorchSimCalc,
-    System,
-)
+from nequip_decorr.md.dynamics import engines
+from nequip_decorr.md.dynamics.contract import System
+from nequip_decorr.md.dynamics.torchsim_model import BatchedModel, NequIPTorchSimCalc
 from tests.support import commands
 from tests.support.batched import (
     Recorder,
@@ -47,7 +44,7 @@ def reference(checkpoint) -> NequIPCalculator:
 
 
 def opened(path):
-    return load_model(path, loader=engine_torchsim.load).loaded
+    return load_model(path, loader=engines.loader("torchsim")).loaded
 
 
 def structures():

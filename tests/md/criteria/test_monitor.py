@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nequip_decorr.md import Criteria, Protocol, preset
 from nequip_decorr.md.criteria.monitor import Watch
 from nequip_decorr.md.criteria.warmth import warmth
-from nequip_decorr.md.dynamics.contract import Frame
+from nequip_decorr.md.frames import Frame
 
 OFF = Criteria(
     max_displacement_A=None,

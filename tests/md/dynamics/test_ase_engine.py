@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ase import units
+from ase.calculators.lj import LennardJones
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -10,10 +11,12 @@ from scipy import stats
 from nequip_decorr.md import Criteria
 from nequip_decorr.md.criteria.monitor import Watch
 from nequip_decorr.md.criteria.warmth import warmth
-from nequip_decorr.md.dynamics.ase_engine import AseEngine
-from nequip_decorr.md.dynamics.contract import Job, MDState, degrees_of_freedom
-from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.md.dynamics import engines
+from nequip_decorr.md.dynamics.contract import Job, MDState
+from nequip_decorr.md.protocol import Protocol, degrees_of_freedom
 from nequip_decorr.md.structures import start_momenta
+from tests.support.batched import CUTOFF_A, EPSILON_EV, SIGMA_A, agree, argon
+from tests.support.oracle import ase_path
 from tests.support.potentials import Beyond, Einstein, Free, K, crystal, flyer
 
 ENSEMBLES = ["langevin", "nose-hoover", "nve", "ramp"]
@@ -62,8 +65,19 @@ class Recorder:
 
 def run(calculator, protocol, atoms, state, observer, temperature_K=300.0):
     job = Job(0, atoms, temperature_K, (1, 2, 3), state)
-    AseEngine(calculator, protocol).run([job], observer)
+    engines.build("ase", calculator, protocol).run([job], observer)
     return observer
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_paths_are_those_of_ases_integrators(ensemble):
+    """The same random numbers, forces that are not linear, and no wrapping."""
+    atoms, how = argon(), protocol(ensemble, timestep_fs=2.0, horizon_ps=0.2)
+    model = LennardJones(sigma=SIGMA_A, epsilon=EPSILON_EV, rc=CUTOFF_A)
+    state = start(atoms, how, 120.0)
+    frames = run(model, how, atoms, state, Recorder(100), 120.0).frames
+    job = Job(0, atoms, 120.0, (1, 2, 3), state)
+    agree(frames, ase_path(model, how, job, 100))
 
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES)

@@ -13,13 +13,13 @@ from scipy import stats
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import Criteria, Protocol, RunStoppedError, run_stability
-from nequip_decorr.md.dynamics import ase_engine as engine_ase
-from nequip_decorr.md.dynamics.contract import ModelBrokenError, OutOfMemoryError
-from nequip_decorr.md.dynamics.torchsim_model import (
-    MAX_ATOMS_ON_CPU,
-    BatchedModel,
+from nequip_decorr.md.dynamics import engines
+from nequip_decorr.md.dynamics.contract import (
+    ModelBrokenError,
+    OutOfMemoryError,
     System,
 )
+from nequip_decorr.md.dynamics.torchsim_model import MAX_ATOMS_ON_CPU, BatchedModel
 from nequip_decorr.md.models import ModelHandle
 from tests.support.batched import (
     CUTOFF_A,
@@ -32,6 +32,7 @@ from tests.support.batched import (
     Recorder,
     Springs,
     Watched,
+    agree,
     argon,
     crystal,
     job,
@@ -39,6 +40,7 @@ from tests.support.batched import (
     run,
     same,
 )
+from tests.support.oracle import ase_path
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -55,16 +57,9 @@ def test_paths_are_those_of_ases_integrators(ensemble):
         job(2, argon(seed=2), how, 120.0),
     ]
     batch = run(Argon(), how, jobs, Recorder(100)).frames
-    alone = Recorder(100)
-    reference = LennardJones(sigma=SIGMA_A, epsilon=EPSILON_EV, rc=CUTOFF_A)
-    engine_ase.AseEngine(reference, how).run(jobs, alone)
     for index in range(3):
-        assert len(batch[index]) == 101
-        for one, other in zip(batch[index], alone.frames[index], strict=True):
-            for name in ("positions_A", "momenta", "forces_eV_per_A"):
-                np.testing.assert_allclose(
-                    getattr(one, name), getattr(other, name), atol=1e-8, rtol=0
-                )
+        reference = LennardJones(sigma=SIGMA_A, epsilon=EPSILON_EV, rc=CUTOFF_A)
+        agree(batch[index], ase_path(reference, how, jobs[index], 100))
     first, last = (batch[2][i].positions_A for i in (0, -1))
     lengths = jobs[2].atoms.cell.lengths()
     assert (np.floor(first / lengths) != np.floor(last / lengths)).any()
@@ -88,7 +83,7 @@ def test_temperatures_are_distributed_as_they_must_and_as_with_ase():
             self.results = {"energy": 0.5 * K * (away**2).sum(), "forces": -K * away}
 
     alone = Recorder(4000)
-    engine_ase.AseEngine(Ase(), how).run(jobs[8:], alone)
+    engines.build("ase", Ase(), how).run(jobs[8:], alone)
     # a sample every 90 fs, after 1.5 ps; the friction's time is 50 fs
     sampled, reference = (
         [

@@ -1,7 +1,7 @@
 """What is told apart: models of one folder, structures of a comparison."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,9 +86,9 @@ def test_a_folder_of_before_goes_on(tmp_path):
 
 
 def test_a_finished_run_keeps_all_that_is_in_its_file(tmp_path):
-    run_stability(springs(K), crystal(), SHORT, output=tmp_path)
+    result = run_stability(springs(K), crystal(), SHORT, output=tmp_path)
     path = tmp_path / "result.json"
-    add_fidelity(path, None)
+    add_fidelity(result, path, None)
     # as if it had been run elsewhere
     other = {"host": "cluster", "ns_per_day": 12.5}
     results.save(replace(results.load(path), machine=other), path)
@@ -156,7 +156,8 @@ def hashed(result, value, name="s"):
 def test_files_of_before_are_compared(tmp_path):
     new = hashed(run(), "a" * 64)
     path = tmp_path / "old.json"
-    data = json.loads(json.dumps(asdict(new)))
+    results.save(new, path)
+    data = json.loads(path.read_text())
     for replica in data["replicas"]:
         del replica["structure_sha256"]
     path.write_text(json.dumps(data))

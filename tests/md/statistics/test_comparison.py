@@ -414,8 +414,9 @@ def test_few_structures_are_said():
     ids=["horizon", "timestep", "ensemble"],
 )
 def test_another_protocol_is_refused(change, message):
+    other = replace(run(), protocol={**run().protocol, **change})
     with pytest.raises(UserError, match=message):
-        compare_runs(run(), replace(run(), **change))
+        compare_runs(run(), other)
 
 
 def test_other_criteria_are_refused():

@@ -84,6 +84,23 @@ def test_standard_error_is_that_of_the_slopes():
     assert 0.91 <= held.mean() <= 0.99
 
 
+def test_standard_error_is_that_of_a_line_through_five_means():
+    """The textbook formula: s^2 / Sxx, with three degrees of freedom."""
+    rng = np.random.default_rng(4)
+    time = np.linspace(0, 10, 301)
+    energy = 0.01 * time + rng.normal(0, 0.2, 301)
+    drift = fit_drift(time, energy, energy - rng.normal(1, 0.1, 301), 1)
+    late = time >= 2.0
+    t, e = (
+        np.array([block.mean() for block in np.array_split(values[late], 5)])
+        for values in (time, 1000 * energy)
+    )
+    t, e = t - t.mean(), e - e.mean()
+    residual = e - (t @ e) / (t @ t) * t
+    expected = np.sqrt(residual @ residual / 3 / (t @ t))
+    assert drift.standard_error_meV_per_atom_ps == pytest.approx(expected, rel=1e-12)
+
+
 def test_standard_error_sees_correlated_noise():
     """A naive fit to all samples would be sure of a slope that is not there."""
     rng = np.random.default_rng(1)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.dynamics.contract import degrees_of_freedom
-from nequip_decorr.md.results import Failure, Trace, load, save
+from nequip_decorr.md.protocol import degrees_of_freedom
+from nequip_decorr.md.results import Failure, Trace, load
 from nequip_decorr.md.statistics.fidelity import (
     add_fidelity,
     measure_fidelity,
@@ -298,8 +298,7 @@ def test_what_is_measured_is_json(recorded):
 
 def test_it_is_written_into_the_result_file(recorded):
     result, folder, reference = recorded
-    save(result, folder / "result.json")
-    added = add_fidelity(folder / "result.json", reference)
+    added = add_fidelity(result, folder / "result.json", reference)
     assert load(folder / "result.json").fidelity == json.loads(
         json.dumps(added.fidelity)
     )
@@ -376,5 +375,5 @@ def test_temperatures_of_a_thermostatted_run():
     result = run(hazard_per_ps=0.1, n_structures=3, traces=True)
     (check,) = measure_fidelity(result, Path(), None)["temperature"]
     assert check["mean_K"] == pytest.approx(1800, rel=0.05)
-    nve = replace(result, ensemble="nve")
+    nve = replace(result, protocol={**result.protocol, "ensemble": "nve"})
     assert measure_fidelity(nve, Path(), None)["temperature"] == []

@@ -1,0 +1,118 @@
+"""Tests of what was bonded at the start: bonds, pieces, isolated atoms."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+
+from nequip_decorr.md.criteria.neighbours import (
+    Fragments,
+    Isolation,
+    has_void,
+    start_bonds,
+)
+from nequip_decorr.md.criteria.violation import Names, Violation
+from nequip_decorr.md.frames import Array
+from nequip_decorr.md.protocol import Criteria
+
+#: Below this temperature no bond of a solid or molecule breaks by itself within the
+#: picoseconds of a run; above it atoms do evaporate from surfaces, K.
+EVAPORATION_K = 1000.0
+
+
+class Bonding:
+    """Tests bonds, pieces and isolated atoms against the start structure.
+
+    Args:
+        atoms: the start structure.
+        criteria: the limits.
+        names: of the atoms.
+        timestep_fs: turns steps into times.
+        temperature_K: the highest target; above :data:`EVAPORATION_K` an atom beside
+            a void may evaporate.
+    """
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        criteria: Criteria,
+        names: Names,
+        *,
+        timestep_fs: float,
+        temperature_K: float,
+    ) -> None:
+        self._criteria = criteria
+        self._names = names
+        self._timestep_fs = timestep_fs
+        ratio = criteria.fragment_ratio
+        self._fragments = None if ratio is None else Fragments(atoms, ratio)
+        ratio = criteria.isolation_ratio
+        evaporates = temperature_K > EVAPORATION_K and has_void(atoms)
+        judged = ratio is not None and not evaporates
+        self._isolation = Isolation(atoms, ratio) if ratio and judged else None
+        self._bonds = start_bonds(atoms) if criteria.max_bond_deviation_A else None
+        n_bonds = 0 if self._bonds is None else len(self._bonds.first)
+        #: the step at which each bond first passed its limit, -1: it has not
+        self.off_since = np.full(n_bonds, -1, dtype=np.int64)
+
+    def __call__(self, positions_A: Array, step: int) -> Violation | None:
+        """Test the positions, (N, 3), after a step."""
+        return (
+            self._broken_bond(positions_A, step)
+            or self._in_pieces(positions_A)
+            or self._isolated(positions_A)
+        )
+
+    def _broken_bond(self, positions_A: Array, step: int) -> Violation | None:
+        limit = self._criteria.max_bond_deviation_A
+        if limit is None or self._bonds is None or not len(self.off_since):
+            return None
+        lengths = self._bonds.lengths(positions_A)
+        fine = np.abs(lengths - self._bonds.distance_A) <= limit
+        self.off_since[fine] = -1
+        self.off_since[~fine & (self.off_since < 0)] = step
+        age_fs = (step - self.off_since) * self._timestep_fs
+        broken = ~fine & (age_fs >= self._criteria.bond_confirm_fs)
+        if not broken.any():
+            return None
+        bond = int(np.argmax(np.where(broken, age_fs, -1)))
+        pair = (int(self._bonds.first[bond]), int(self._bonds.second[bond]))
+        off = float(abs(lengths[bond] - self._bonds.distance_A[bond]))
+        crossed_ps = int(self.off_since[bond]) * self._timestep_fs / 1000
+        return Violation(
+            "dissociation",
+            f"bond {self._names(pair)} is {off:.2f} A off its "
+            f"{self._bonds.distance_A[bond]:.2f} A, limit {limit:g} A, "
+            f"first crossed at {crossed_ps:.4g} ps",
+            pair,
+            off,
+            limit,
+        )
+
+    def _in_pieces(self, positions_A: Array) -> Violation | None:
+        if self._fragments is None:
+            return None
+        pieces, smallest = self._fragments(positions_A)
+        if pieces <= self._fragments.at_start:
+            return None
+        return Violation(
+            "dissociation",
+            f"{pieces} pieces, {self._fragments.at_start} at the start; the smallest "
+            f"is {self._names(smallest)}",
+            smallest,
+            float(pieces),
+            float(self._fragments.at_start),
+        )
+
+    def _isolated(self, positions_A: Array) -> Violation | None:
+        alone = () if self._isolation is None else self._isolation(positions_A)
+        if not alone:
+            return None
+        return Violation(
+            "dissociation",
+            f"{self._names(alone)} without a neighbour within "
+            f"{self._criteria.isolation_ratio:g} bond lengths",
+            alone,
+            None,
+            self._criteria.isolation_ratio,
+        )

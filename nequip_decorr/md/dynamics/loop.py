@@ -1,0 +1,108 @@
+"""The MD loop of every engine: integrate, ask the model, deal with its faults.
+
+Replicas advance step by step and share the model's calls; where forces come from is
+the business of a :class:`~nequip_decorr.md.dynamics.contract.ForceProvider`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from nequip_decorr.md.dynamics.contract import (
+    ForceProvider,
+    Forces,
+    Job,
+    ModelBrokenError,
+    Observer,
+    OutOfMemoryError,
+    System,
+)
+from nequip_decorr.md.dynamics.integrators import Walker
+from nequip_decorr.md.protocol import Protocol
+
+
+class Loop:
+    """An engine (see :mod:`nequip_decorr.md.dynamics.contract`).
+
+    Args:
+        forces: where energies and forces come from.
+        protocol: ensemble, time step, friction and thermostat time are taken.
+    """
+
+    def __init__(self, forces: ForceProvider, protocol: Protocol) -> None:
+        self._forces = forces
+        self._protocol = protocol
+
+    def run(self, jobs: Iterable[Job], observer: Observer) -> None:
+        """Move the jobs until the observer has let go of each."""
+        walkers = [Walker(job, self._protocol) for job in jobs]
+        while walkers:
+            # what overflows is not finite, and the observer sees it
+            with np.errstate(over="ignore", invalid="ignore"):
+                for walker in walkers:
+                    walker.depart()
+            walkers = [
+                walker
+                for walker in walkers
+                if observer.before_forces(
+                    walker.job.replica, walker.step, walker.positions_A
+                )
+            ]
+            results = self._forces([walker.system for walker in walkers])
+            walkers = [
+                walker
+                for walker, result in zip(walkers, results, strict=True)
+                if self._arrived(walker, result, observer)
+            ]
+            walkers = [
+                walker
+                for walker in walkers
+                if observer.after_step(walker.frame(), walker.snapshot)
+            ]
+
+    def _arrived(
+        self, walker: Walker, result: Forces | Exception, observer: Observer
+    ) -> bool:
+        """Finish the step; a replica on which the model keeps failing is dropped."""
+        result = _unless_out_of_memory(result)
+        if isinstance(result, Exception):
+            result = self._ask(walker.system)
+        if isinstance(result, Forces):
+            with np.errstate(over="ignore", invalid="ignore"):
+                walker.arrive(*result)
+            return True
+        atoms = walker.job.atoms
+        if walker.last_good_A is None:
+            raise ModelBrokenError(
+                f"the model raises on a start structure ({atoms.get_chemical_formula()}"
+                f"; {type(result).__name__}: {result}); check that they belong together"
+            ) from result
+        before = self._ask(System(atoms, walker.last_good_A))
+        if isinstance(before, Exception):
+            raise ModelBrokenError(
+                f"the model raises where it worked before ({type(before).__name__}: "
+                f"{before}); check the machine and run the same command again"
+            ) from before
+        observer.fault(walker.job.replica, walker.step, result)
+        return False
+
+    def _ask(self, system: System) -> Forces | Exception:
+        (result,) = self._forces([system])
+        return _unless_out_of_memory(result)
+
+
+def _unless_out_of_memory(result: Forces | Exception) -> Forces | Exception:
+    if isinstance(result, Exception) and out_of_memory(result):
+        raise OutOfMemoryError(str(result)) from result
+    return result
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on any device."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "can't allocate memory" in text)
+    )

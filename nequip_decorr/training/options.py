@@ -1,0 +1,229 @@
+"""Options of :class:`nequip_decorr.EdgeDecorrelation`: groups, defaults, reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from nequip_decorr._validation import is_finite, plain
+from nequip_decorr.correlation.functional import PENALTIES, VARIANCE_FLOOR
+from nequip_decorr.errors import UserError
+from nequip_decorr.training.feedback import Target
+from nequip_decorr.training.fields import (
+    build,
+    check_choice,
+    check_number,
+    check_whole,
+    names,
+    option,
+    read_mapping,
+)
+from nequip_decorr.training.schedules import (
+    Constant,
+    Cosine,
+    Cyclical,
+    Linear,
+    Schedule,
+)
+
+#: Classes of schedules by their ``kind``.
+SCHEDULES: dict[str, type[Schedule]] = {
+    each.kind: each for each in (Constant, Linear, Cosine, Cyclical, Target)
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What a training step draws from its batch, and how often the term enters."""
+
+    edges: int | None = option(
+        1024,
+        "edges of each rank's batch that a step draws, anew each time; beyond these "
+        "the cost of the term does not grow. null: all",
+    )
+    channels: int | None = option(
+        64, "channels of each layer that a step draws, likewise. null: all"
+    )
+    every: int = option(
+        1,
+        "the term enters every so many optimizer steps, with its coefficient times "
+        "this number, so that its average weight is the same at a lower cost (lazy "
+        "regularisation, arXiv:1912.04958). Each epoch begins one step later, so that "
+        "every batch of an unshuffled loader is met. The logged coefficient is the "
+        "average",
+    )
+    seed: int = option(0, "seed of the draws, together with the step")
+
+    def __post_init__(self) -> None:
+        for name in ("edges", "channels"):
+            if getattr(self, name) is not None:
+                check_whole(f"sample.{name}", getattr(self, name), least=2)
+        check_whole("sample.every", self.every, least=1)
+        check_whole("sample.seed", self.seed, least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Penalty:
+    """Which function of the correlation matrix is penalised."""
+
+    kind: str = option(
+        "square", "`square` (mean R^2 over pairs of channels) or `abs` (mean abs(R))"
+    )
+    floor: float = option(
+        VARIANCE_FLOOR,
+        "relative variance floor, between 0 and 1, which keeps channels of vanishing "
+        "variance from being pushed",
+    )
+
+    def __post_init__(self) -> None:
+        check_choice("penalty.kind", self.kind, PENALTIES)
+        check_number("penalty.floor", self.floor, most=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """All options of the callback, checked."""
+
+    schedule: Schedule = option(Cosine(), "how the coefficient changes, see below")
+    sample: Sample = option(Sample(), "what a step draws, see below")
+    penalty: Penalty = option(Penalty(), "what is penalised, see below")
+    features: str | None = option(
+        None,
+        "`edge` (scalar edge features of an Allegro model), `radial` (radial weights "
+        "of a NequIP GNN's tensor products, edge by edge), `messages` (output of these "
+        "products), `tensors` (tensor features of Allegro's layers, by irrep), `node` "
+        "(node features of a GNN, for comparison), or the name of a scalar field in "
+        "the model's output. null: `edge` or `radial`, whichever the model has",
+    )
+    layer_dim: int | None = option(
+        None,
+        "channels of one layer, for scalars of Allegro or a field by name. null: "
+        "Allegro's `num_scalar_features`, or the whole field as one layer",
+    )
+    layer_weights: list[float] | None = option(
+        None,
+        "one weight per layer; 0 leaves a layer out. Layer 0 of Allegro is the "
+        "two-body embedding. null: equal weights",
+    )
+    monitor: bool = option(True, "also measure each layer on the validation data")
+    name: str = option(
+        "edge_correlation", "name of the term in the loss, the logs and checkpoints"
+    )
+
+    def __post_init__(self) -> None:
+        if self.layer_dim is not None:
+            check_whole("layer_dim", self.layer_dim, least=1)
+        if not isinstance(self.monitor, bool):
+            raise UserError(
+                f"expected `monitor` to be true or false, got {self.monitor!r}"
+            )
+        for name, value in (("features", self.features or ""), ("name", self.name)):
+            if not isinstance(value, str):
+                raise UserError(f"expected `{name}` to be a name, got {value!r}")
+        check_layer_weights(self.layer_weights)
+
+    def settings(self) -> dict[str, Any]:
+        """All values in nested dictionaries, for loggers and checkpoints."""
+        nested = {key: plain(value) for key, value in asdict(self).items()}
+        nested["schedule"] = {"kind": self.schedule.kind, **nested["schedule"]}
+        return nested
+
+
+def check_layer_weights(weights: Sequence[float] | None) -> None:
+    """Raise UserError unless these are finite weights >= 0, not all 0, or None."""
+    if weights is None:
+        return
+    if not isinstance(weights, list):
+        raise UserError(f"expected `layer_weights` to be a list, got {weights!r}")
+    if not (all(is_finite(w) and w >= 0 for w in weights) and sum(weights) > 0):
+        raise UserError(
+            f"expected finite `layer_weights` >= 0, not all 0, got {weights}"
+        )
+
+
+#: Options of earlier versions that have another name now.
+RENAMED = {
+    "horizon": "schedule.stop",
+    "target": "schedule.level",
+    "max_edges": "sample.edges",
+    "max_channels": "sample.channels",
+    "every_n_steps": "sample.every",
+    "variance_floor": "penalty.floor",
+    "field": "features",
+    "layers": "layer_weights",
+}
+
+
+def read_options(given: Mapping[str, Any]) -> Options:
+    """Read nested options, as a config has them; what is left out has its default.
+
+    Raises:
+        UserError: for an unknown option, naming the nearest one, and for one that is
+            out of range or that the kind of schedule does not have.
+    """
+    values = dict(given)
+    for name in values:
+        if name not in names(Options):
+            raise _unknown(name)
+    values["schedule"] = read_schedule(values.get("schedule"))
+    groups: tuple[tuple[str, type, str], ...] = (
+        ("sample", Sample, "{edges: 1024, every: 1}"),
+        ("penalty", Penalty, "{kind: square}"),
+    )
+    for group, cls, example in groups:
+        options = read_mapping(group, values.get(group), example)
+        for name in options:
+            if name not in names(cls):
+                raise _unknown(f"{group}.{name}")
+        values[group] = build(cls, group, options)
+    return Options(**{name: plain(value) for name, value in values.items()})
+
+
+def read_schedule(given: Any) -> Schedule:
+    """Read the options of a schedule.
+
+    Raises:
+        UserError: see :func:`read_options`.
+    """
+    options = read_mapping("schedule", given, "{kind: cosine, coeff: 3.0}")
+    kind = options.pop("kind", Cosine.kind)
+    check_choice("schedule.kind", kind, list(SCHEDULES))
+    for name in options:
+        if name in names(SCHEDULES[kind]):
+            continue
+        users = [each for each, cls in SCHEDULES.items() if name in names(cls)]
+        if not users:
+            raise _unknown(f"schedule.{name}")
+        raise UserError(
+            f"`schedule.{name}` is an option of {' and '.join(users)}, not of {kind}; "
+            f"remove it, or change `schedule.kind`"
+        )
+    return build(SCHEDULES[kind], "schedule", options)
+
+
+def all_names() -> list[str]:
+    """Names of all options, with dots."""
+    groups: dict[str, list[str]] = {
+        "schedule": ["kind", *(n for cls in SCHEDULES.values() for n in names(cls))],
+        "sample": names(Sample),
+        "penalty": names(Penalty),
+    }
+    dotted = [f"{group}.{name}" for group in groups for name in groups[group]]
+    return list(dict.fromkeys([*names(Options), *dotted]))
+
+
+def _unknown(name: str) -> UserError:
+    """The error for an unknown option: says where it is now, or the nearest name."""
+    known = all_names()
+    last = name.rpartition(".")[2]
+    by_last = {each.rpartition(".")[2]: each for each in reversed(known)}
+    if last in RENAMED:
+        near = RENAMED[last]
+    elif last in by_last:
+        near = by_last[last]
+    else:
+        pool = {**by_last, **{each: each for each in known}}
+        near = pool[get_close_matches(name, pool, n=1, cutoff=0)[0]]
+    return UserError(f"unknown option `{name}`; did you mean `{near}`?")

@@ -1,0 +1,101 @@
+"""The coefficient over a training that is interrupted: one curve for all loaders."""
+
+from fractions import Fraction
+
+import pytest
+
+from nequip_decorr.errors import UserError
+from nequip_decorr.training.course import Course
+from nequip_decorr.training.options import read_schedule
+from nequip_decorr.training.progress import Progress
+
+
+def curve(course, loaders, max_epochs):
+    """Coefficients by progress; ``loaders`` are the steps of each epoch in turn."""
+    found, made = {}, 0
+    for epoch, length in enumerate(loaders):
+        for step in range(length):
+            now = Progress(epoch, step, length, made)
+            course.locate(now, max_epochs, -1)
+            found[epoch + Fraction(step, length)] = course.coefficient()
+            made += 1
+    return found
+
+
+def course(unit="step", **options):
+    return Course(read_schedule({"unit": unit, **options}))
+
+
+@pytest.mark.parametrize("unit", ["step", "epoch"])
+@pytest.mark.parametrize("loaders", [[5, 5, 2, 2], [2, 2, 5, 5], [10, 1, 3, 10]])
+def test_a_change_of_loader_does_not_bend_the_curve(unit, loaders):
+    whole = curve(course(unit), [30] * 4, 4)
+    changed = curve(course(unit), loaders, 4)
+    assert len(changed) == sum(loaders)
+    for epochs, coefficient in changed.items():
+        assert coefficient == pytest.approx(whole[epochs], rel=1e-12)
+
+
+def test_both_units_give_one_curve():
+    by_step = curve(course("step", delay=10, stop=30), [10] * 4, 4)
+    by_epoch = curve(course("epoch", delay=1, stop=3), [10] * 4, 4)
+    assert by_step == pytest.approx(by_epoch, rel=1e-12)
+
+
+def test_a_restart_keeps_the_scale_of_steps():
+    first = course(delay=10, stop=30)
+    curve(first, [10], 4)
+    resumed = course(delay=10, stop=30)
+    resumed.restore(first.state())
+    resumed.locate(Progress(2, 1, 4, 25), 4, -1)  # 4 steps an epoch from now on
+    assert resumed.position == 22.5
+    assert resumed.end == 40
+    fresh = course(delay=10, stop=30)
+    fresh.locate(Progress(2, 1, 4, 25), 4, -1)
+    assert fresh.position == 9
+
+
+def test_a_state_from_before_the_first_batch_has_no_scale():
+    resumed = course()
+    resumed.restore(course().state())
+    resumed.locate(Progress(0, 3, 10, 3), 4, -1)
+    assert resumed.position == 3
+
+
+def test_a_stop_takes_the_place_of_the_end():
+    short = course(stop=20)
+    short.locate(Progress(1, 0, 10, 10), 4, -1)
+    assert short.end == 40
+    assert short.coefficient() == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "limits", "message"),
+    [
+        (
+            {},
+            (-1, -1),
+            "without an end in steps; set trainer.max_steps or `schedule.stop`",
+        ),
+        ({"unit": "epoch"}, (-1, -1), "in epochs; set trainer.max_epochs"),
+        ({"unit": "epoch", "delay": 5}, (5, -1), "stop 5 <= start 5"),
+        ({"delay": 100}, (-1, 100), "stop 100 <= start 100"),
+    ],
+)
+def test_limits_that_are_too_short_are_known_before_the_data(options, limits, message):
+    with pytest.raises(UserError, match=message) as error:
+        course(**options).check(*limits, restarts=False)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "limits", "restarts"),
+    [
+        ({"stop": 10}, (-1, -1), False),
+        ({"kind": "constant", "coeff": 3.0}, (-1, -1), False),
+        ({"delay": 100}, (100, -1), False),  # steps, of a loader not seen yet
+        ({"delay": 100}, (-1, 100), True),  # steps, of which a restart made longer ones
+    ],
+)
+def test_what_cannot_be_known_is_not_refused(options, limits, restarts):
+    course(**options).check(*limits, restarts=restarts)
