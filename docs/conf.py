@@ -10,9 +10,8 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
-sys.path[:0] = [str(ROOT), str(DOCS)]
+sys.path.insert(0, str(ROOT))
 
-import evidence_tables  # noqa: E402
 from docutils import nodes  # noqa: E402
 from latex2mathml.converter import convert  # noqa: E402
 
@@ -72,7 +71,7 @@ def relocate(text: str, folder: str) -> str:
 def collect() -> None:
     """Copy what benchmarks have written, so that pages can include it."""
     GENERATED.mkdir(exist_ok=True)
-    for name in ("hfox", "quickstart", "cost"):
+    for name in ("hfox", "cost"):
         results = ROOT / "benchmarks" / name / "results"
         target = GENERATED / name
         shutil.rmtree(target, ignore_errors=True)
@@ -83,8 +82,6 @@ def collect() -> None:
             elif path.suffix == ".md":
                 text = relocate(path.read_text(encoding="utf-8"), f"benchmarks/{name}")
                 (target / path.name).write_text(text, encoding="utf-8")
-    records = ROOT / "benchmarks" / "hfox" / "results" / "records"
-    evidence_tables.write(records, GENERATED / "hfox")
     options = DOCS / "options.md"
     text = options.read_text(encoding="utf-8") if options.exists() else ""
     (GENERATED / "options.md").write_text(text, encoding="utf-8")
@@ -103,7 +100,7 @@ def write_mathml(visitor: Any, node: Any) -> None:
     """Formulas that a browser shows by itself, without a script from elsewhere."""
     block = isinstance(node, nodes.math_block)
     mathml = convert(node.astext(), display="block" if block else "inline")
-    visitor.body.append(f"<div>{mathml}</div>" if block else mathml)
+    visitor.body.append(f'<div class="formula">{mathml}</div>' if block else mathml)
     raise nodes.SkipNode
 
 

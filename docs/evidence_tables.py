@@ -1,5 +1,7 @@
 """Tables of ``evidence.md``, made from the records of ``benchmarks/hfox``.
 
+``python -m docs.evidence_tables`` writes them into the page; a test compares.
+
 Each condition stands alone: unseen compositions and a higher temperature are different
 questions, and a mean over them answers neither.
 """
@@ -25,6 +27,9 @@ from benchmarks.hfox.analysis import (
     ratio,
 )
 
+DOCS = Path(__file__).resolve().parent
+RECORDS = DOCS.parent / "benchmarks" / "hfox" / "results" / "records"
+
 #: composition and temperature of MD -> heading
 CONDITIONS = {
     "hfo1.56_1200K": "HfO1.56, 1200 K",
@@ -46,6 +51,27 @@ SECTIONS = {
     "longer": ("13.7 thousand, three times the epochs", {"constant-0.3": "`constant`"}),
     "longer-confirmed": ("the same, eight other seeds", {"constant-0.3": "`constant`"}),
     "gnn": ("NequIP GNN, radial weights", {"constant-0.3": "`constant`"}),
+}
+
+#: other ways to regularise, beside the term
+CONTROLS = {
+    "constant-every-4": "`constant`",
+    "sam": "sharpness-aware minimisation",
+    "sam-half": "the same, half the epochs",
+    "epochs-40": "40 epochs of 60",
+    "epochs-25": "25 epochs of 60",
+    "weight-decay": "weight decay",
+    "weight-noise": "weight noise",
+}
+#: other forms of the term
+FORMS = {
+    "constant-0.3": "the package's",
+    "abs": "mean abs(rho)",
+    "decorr-form": "variances evened out too",
+    "without-envelope": "cutoff envelope removed first",
+    "by-element-pair": "centred by pair of elements",
+    "two-body-layer": "two-body layer only",
+    "later-layers": "later layers only",
 }
 
 Cell = Callable[[Sequence[Record], str, str], str]
@@ -147,14 +173,18 @@ def elsewhere(everything: Sequence[Record], cell: Cell, in_distribution: bool) -
     return "\n".join(lines) + "\n"
 
 
-def write(records_folder: Path, out: Path) -> None:
-    """Write one file a table into ``out``."""
+def tables(records_folder: Path) -> dict[str, str]:
+    """All tables by name."""
     everything = load_records(records_folder)
     confirmed = of_section(everything, "confirmed")
     variants = SECTIONS["confirmed"][1]
     times = table(confirmed, variants, time_ratio, "")
     times.insert(2, f"| {baseline(confirmed)} |")
+    explored = of_section(everything, "explored")
+    forms = of_section(everything, "forms")
     pages = {
+        "controls": "\n".join(table(explored, CONTROLS, time_ratio, "")),
+        "forms": "\n".join(table(forms, FORMS, time_ratio, "")),
         "times": "\n".join(times),
         "means": "\n".join(table(confirmed, variants, mean_time, "")),
         "forces": "\n".join(table(confirmed, variants, force_ratio, IN_DISTRIBUTION)),
@@ -167,5 +197,22 @@ def write(records_folder: Path, out: Path) -> None:
         "elsewhere_forces": elsewhere(everything, force_ratio, True),
         "elsewhere_energies": elsewhere(everything, energy_ratio, True),
     }
-    for name, text in pages.items():
-        (out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    return {name: text.strip() for name, text in pages.items()}
+
+
+def updated(page: str, records_folder: Path) -> str:
+    """The page with each table between its two comments made anew."""
+    for name, text in tables(records_folder).items():
+        begin, end = f"<!-- table {name} -->\n\n", "\n\n<!-- end of table -->"
+        before, found, rest = page.partition(begin)
+        if not found:
+            raise ValueError(f"no table {name} in the page")
+        page = before + begin + text + end + rest.partition(end)[2]
+    return page
+
+
+if __name__ == "__main__":
+    path = DOCS / "evidence.md"
+    path.write_text(
+        updated(path.read_text(encoding="utf-8"), RECORDS), encoding="utf-8"
+    )

@@ -24,7 +24,7 @@ def as_list(name: str, value: Any) -> list[Any] | None:
     """A list of an option's values, or None.
 
     Raises:
-        UserError: when it is something else, naming the option.
+        UserError: for any other value, naming the option.
     """
     if value is None:
         return None
@@ -34,7 +34,7 @@ def as_list(name: str, value: Any) -> list[Any] | None:
 
 
 def plain(value: Any) -> Any:
-    """A list of any sequence but a string, as checkpoints keep it; else the value."""
+    """A sequence, except a string, as a list for checkpoints; other values as is."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return list(value)
     return value

@@ -1,11 +1,11 @@
 """Features of any torch model, by the names of the modules that compute them.
 
-For force fields outside NequIP, and for training loops of one's own. NequIP and Allegro
-models need none of this: ``+nequip_decorr=constant`` finds their features itself.
+For force fields outside NequIP and for custom training loops. NequIP and Allegro models
+do not need it: ``+nequip_decorr=constant`` finds their features automatically.
 
-A tap keeps what the named modules return in each forward call, with its graph, until
-the next call. The functional core turns that into a penalty to add to the loss. The
-model is not changed, and nothing is added to its ``state_dict``:
+A :class:`Tap` keeps what the named modules return, with its graph, until the next
+forward call. :mod:`nequip_decorr.correlation.functional` turns that into a penalty to
+add to the loss. The model and its ``state_dict`` stay unchanged:
 
 .. code-block:: python
 
@@ -45,10 +45,10 @@ model is not changed, and nothing is added to its ``state_dict``:
             loss.backward()
             optimizer.step()
 
-To find names, print ``[name for name, _ in model.named_modules()]``: wanted is a module
-that returns one row of features for each edge. In MACE, for instance,
+To find names, print ``[name for name, _ in model.named_modules()]`` and look for
+modules that return one row of features for each edge. In MACE, for instance,
 ``interactions.*.conv_tp_weights`` returns the radial weights of each interaction and
-``interactions.*.conv_tp`` its messages. Messages are equivariant; they take
+``interactions.*.conv_tp`` its messages. Messages are equivariant, so use
 
 .. code-block:: python
 
@@ -61,10 +61,10 @@ that returns one row of features for each edge. In MACE, for instance,
         alike = [blocks[index] for index in group]
         values = penalty(block_moments(tap.features, alike))  # one a block
 
-A schedule for the coefficient is, for example,
-:class:`nequip_decorr.training.schedules.Cosine`. Across data parallel ranks each
-penalty is that of its own rank's edges, unless the moments are summed over ranks first,
-as :class:`nequip_decorr.EdgeCorrelation` does.
+A coefficient that changes during training can come from
+:class:`nequip_decorr.training.schedules.Cosine`. With data parallelism each rank
+penalises its own edges only, unless the moments are summed over ranks first, as
+:class:`nequip_decorr.EdgeCorrelation` does.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def output(inputs: tuple[Any, ...], result: Any) -> Tensor:
 def listen(
     module: nn.Module, store: MutableMapping[str, Tensor], key: str, pick: Pick = output
 ) -> RemovableHandle:
-    """Have each call of a module put its features into ``store[key]``."""
+    """Store the features of each call of a module in ``store[key]``."""
 
     def keep(_: nn.Module, inputs: tuple[Any, ...], result: Any) -> None:
         features = pick(inputs, result)
@@ -107,23 +107,23 @@ def listen(
 
 
 class Tap:
-    """Keeps the features that named modules compute; see the module's example.
+    """Keeps the features that named modules compute; see the example above.
 
-    A context manager; outside ``with`` call :meth:`remove` when done.
+    Use it as a context manager, or call :meth:`remove` when done.
 
     Args:
         model: any model.
-        *patterns: names of modules as ``named_modules`` gives them, with the wildcards
-            of a shell, in which ``*`` also stands for dots.
+        *patterns: names of modules as ``named_modules`` gives them, with shell-style
+            wildcards; ``*`` also matches dots.
         pick: takes the features from the inputs and the output of a module.
 
     Attributes:
-        features: by name of the module, in the order of their calls, what it returned
-            last: a module that is called several times in one forward call of the model
-            shows its last call only.
+        features: name of the module -> what it returned last, in the order of calls. If
+            a module is called several times in one forward call of the model, only the
+            last output is kept.
 
     Raises:
-        UserError: when a pattern fits no module.
+        UserError: when a pattern matches no module.
     """
 
     def __init__(self, model: nn.Module, *patterns: str, pick: Pick = output) -> None:
@@ -131,7 +131,7 @@ class Tap:
         for pattern in patterns or ("",):
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise UserError(
-                    f"expected a pattern that fits one of the model's modules, got "
+                    f"expected a pattern that matches one of the model's modules, got "
                     f"'{pattern}'; the modules are {', '.join(names)}"
                 )
         chosen = [n for n in names if any(fnmatchcase(n, p) for p in patterns)]
@@ -142,7 +142,7 @@ class Tap:
         ]
 
     def remove(self) -> None:
-        """Leave the model as it was, and let go of the features."""
+        """Remove the hooks and release the features."""
         for handle in self._handles:
             handle.remove()
         self._handles = []

@@ -92,7 +92,7 @@ def test_several_patterns_and_a_pick(model):
 
 @pytest.mark.parametrize("patterns", [["layers.*.radial"], ["embed", "nothing"], []])
 def test_a_pattern_that_fits_nothing_names_the_modules(model, patterns):
-    with pytest.raises(UserError, match=r"fits one of .*layers\.0\.filter") as error:
+    with pytest.raises(UserError, match=r"matches one of .*layers\.0\.filter") as error:
         Tap(model, *patterns)
     assert "\n" not in str(error.value)
     assert hooks(model) == 0

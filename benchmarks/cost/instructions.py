@@ -148,7 +148,7 @@ def term_alone(
     tally: Tally | None = None
     for channels, edges in cases:
         metric = SampledCorrelation(blocks=scalar_blocks("x", channels, LAYERS))
-        metric.checked_by_callback = metric.differentiated_with_energy = True
+        metric.checked_by_callback = True
         # NequIP sets the default to float64
         leaf = torch.rand(edges, LAYERS * channels, dtype=torch.float32)
         leaf.requires_grad_()

@@ -19,7 +19,7 @@ class NequipDecorrSearchPath(SearchPathPlugin):
 
         Raises:
             RuntimeError: in a NequIP process where Lightning would not find the
-                callback, so that the options would be read by nobody.
+                callback, so that the options would have no effect.
         """
         if is_installed():
             search_path.append(
@@ -27,10 +27,10 @@ class NequipDecorrSearchPath(SearchPathPlugin):
             )
         elif "nequip" in sys.modules:
             raise RuntimeError(
-                "expected nequip-decorr to be installed, got a copy that is only on "
-                "the Python path, or an older installation: Lightning would not find "
-                "its callback and train without it; run `pip install` for it again, "
-                "or take it off the path"
+                "nequip-decorr is on the Python path but not installed, or an older "
+                "version is installed: Lightning would not find its callback and "
+                "would train without it; run `pip install` for it again, or remove it "
+                "from the path"
             )
 
 

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def result_file(path: Path) -> Path:
-    """The result file that a path, or the run folder at it, stands for.
+    """The result file at a path, or in the run folder at it.
 
     Raises:
         UserError: when there is none.
@@ -103,7 +103,7 @@ def labels(paths: Sequence[Path]) -> list[str]:
 
 
 def as_json(survivals: dict[str, Survival], comparisons: Sequence[Comparison]) -> str:
-    """All numbers of the tables, for a program."""
+    """All numbers of the tables as JSON."""
     return json.dumps(
         {
             "runs": {name: asdict(survival) for name, survival in survivals.items()},
@@ -120,7 +120,7 @@ def print_tables(
     survivals: dict[str, Survival],
     comparisons: Sequence[Comparison],
 ) -> None:
-    """The tables, the verdicts and what a reader must know, for a person."""
+    """Print the tables, the verdicts and the notes."""
     first = runs[0]
     console.print(
         f"{first.ensemble}, {first.timestep_fs:g} fs, horizon {first.horizon_ps:g} ps",

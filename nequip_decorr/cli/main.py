@@ -14,7 +14,7 @@ from nequip_decorr.errors import UserError
 #: ``add_arguments(parser)`` and ``run(args) -> int`` and is imported when used.
 COMMANDS = {
     "inspect": "correlation and effective rank per layer of a saved model",
-    "md": "run MD replicas with a model and report how long they hold",
+    "md": "run MD replicas with a model and report how stable they are",
     "compare": "compare the MD stability of two or more models",
 }
 

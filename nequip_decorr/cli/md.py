@@ -1,4 +1,4 @@
-"""``nequip-decorr md``: run MD replicas with a model and say how long they hold."""
+"""``nequip-decorr md``: run MD replicas with a model and report how stable they are."""
 
 from __future__ import annotations
 
@@ -49,25 +49,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``nequip-decorr md``."""
     add = parser.add_argument
     add(
-        "model", help="checkpoint, package (.nequip.zip) or compiled model (.pt2, .pth)"
+        "model",
+        help="checkpoint, package (.nequip.zip) or compiled model (.nequip.pt2, "
+        ".nequip.pth)",
     )
     add(
         "structures",
         nargs="?",
-        help="start structures, any file that ase reads (file@0:10 picks); "
-        "left out when the protocol names them",
+        help="start structures, in any format that ase reads (file@0:10 selects); "
+        "not needed if the protocol names them",
     )
-    add("--preset", choices=sorted(PRESETS), help="protocol to start from (solid)")
     add(
-        "--protocol", type=user_path, metavar="FILE.yaml", help="protocol to start from"
+        "--preset",
+        choices=sorted(PRESETS),
+        help="built-in protocol to start from (default: solid)",
     )
-    add("--temperature", type=float, nargs="+", metavar="K", help="one or more")
+    add(
+        "--protocol",
+        type=user_path,
+        metavar="FILE.yaml",
+        help="YAML protocol to start from",
+    )
+    add("--temperature", type=float, nargs="+", metavar="K", help="target temperatures")
     add("--ensemble", choices=ENSEMBLES)
-    add("--ramp-to", type=float, metavar="K", help="end temperature of a ramp")
+    add("--ramp-to", type=float, metavar="K", help="final temperature of a ramp")
     add("--timestep-fs", type=float, metavar="FS")
-    add("--horizon-ps", type=float, metavar="PS", help="a replica this old survived")
-    add("--friction-per-fs", type=float, metavar="X", help="of Langevin dynamics")
-    add("--replicas", type=int, metavar="N", help="of each structure at each T")
+    add("--horizon-ps", type=float, metavar="PS", help="simulated time per replica")
+    add("--friction-per-fs", type=float, metavar="X", help="Langevin friction")
+    add(
+        "--replicas",
+        type=int,
+        metavar="N",
+        help="replicas per structure and temperature",
+    )
     add("--seed", type=int, metavar="N", help="replica k has seed N + k")
     add(
         "--half-step",
@@ -77,29 +91,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--keep-velocities",
         action="store_true",
-        help="start from the velocities in the file of structures, not from random "
-        "ones at T",
+        help="start from the velocities in the structure file instead of random ones",
     )
     add(
         "--drop-constraints",
         action="store_true",
-        help="let atoms move that the file of structures fixes",
+        help="let atoms move that the structure file fixes",
     )
     add(OPTION, metavar="ELEMENT=TYPE", nargs="+", help=OPTION_HELP)
     add("--engine", choices=sorted(ENGINES), default="ase")
     add("--device", default="cpu", help="cpu or cuda")
-    add("--processes", type=int, default=1, metavar="N")
+    add("--processes", type=int, default=1, metavar="N", help="worker processes")
     add(
         "--reference",
         type=user_path,
         metavar="FILE",
-        help="trajectory, or table of pair distributions, to compare with",
+        help="trajectory or table of pair distributions to compare with",
     )
     add(
         "--out",
         type=user_path,
         metavar="DIR",
-        help="folder of the run (<model>-md); an unfinished run in it goes on",
+        help="folder of the run (default: <model>-md); an unfinished run in it is "
+        "resumed",
     )
 
 
@@ -111,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path(f"{model_stem(args.model)}-md")
     console = Console()
     if args.reference is not None:
-        # refused now, not after hours of MD
+        # an unusable file is refused now, not after hours of MD
         read_reference(args.reference)
     try:
         with warnings.catch_warnings():
@@ -165,9 +179,9 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
 def finish(
     result: RunResult, result_path: Path, reference: Path | None, console: Console
 ) -> None:
-    """Measure the fidelity of a complete run, and write its page.
+    """Measure the fidelity of a complete run, and write its report.
 
-    Without a reference, what was measured before stays.
+    Without a reference, an earlier measurement is kept.
     """
     page = result_path.with_name("report.html")
     if reference is not None or result.fidelity is None:
@@ -176,9 +190,9 @@ def finish(
     try:
         write_report(result, result_path.parent, page)
     except UserError as error:
-        print(f"nequip-decorr md: no page: {error}", file=sys.stderr)
+        print(f"nequip-decorr md: no report: {error}", file=sys.stderr)
     else:
-        console.print(f"page: {page}", highlight=False, soft_wrap=True)
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 
 def _named_structures(args: argparse.Namespace, protocol: Protocol) -> str:

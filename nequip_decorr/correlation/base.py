@@ -27,7 +27,6 @@ from nequip_decorr.correlation.functional import (
     debias,
     penalty,
 )
-from nequip_decorr.correlation.rows import RowTaker, take_rows
 from nequip_decorr.correlation.sampling import (
     step_seed,
     subsample_channels,
@@ -53,8 +52,6 @@ class CorrelationMetric(Metric):
             blocks that go into one product.
         checked_by_callback: set by the callback, which looks at the value that NequIP
             has read already; otherwise the metric reads one scalar a step itself.
-        differentiated_with_energy: set by the callback: the loss, of which this is a
-            term, has the energy in it.
     """
 
     is_differentiable = True
@@ -90,8 +87,6 @@ class CorrelationMetric(Metric):
         self.step = 0
         self.last_batches: list[Moments] = []
         self.checked_by_callback = False
-        self.differentiated_with_energy = False
-        self._rows = RowTaker()
         self._check_options()
         self.blocks: list[Block] | None = None
         # blocks that go into one product; their indices and weights in this order
@@ -204,8 +199,7 @@ class CorrelationMetric(Metric):
             return {field: preds[field] for field in fields}, 1.0
         seed = step_seed(self.seed, self.step)
         rows = subsample_rows(total, self.max_edges, seed, first.device)
-        take = self._rows.take if self.differentiated_with_energy else take_rows
-        features = {field: take(preds, field, rows) for field in fields}
+        features = {field: preds[field].index_select(0, rows) for field in fields}
         return features, total / self.max_edges
 
     def _draw_channels(self, device: torch.device) -> dict[int, Tensor]:

@@ -1,18 +1,18 @@
-r"""Which channels are correlated with which: blocks of a field, alike in kind.
+r"""Which channels are correlated with each other.
 
-A field of a model's output, shape (rows, channels, ...), holds one block of channels or
-several. Invariant scalars correlate as they are. The channels of an irreducible
-representation (l, p) have 2l+1 components each, and correlate by
+A field of a model's output, shape (rows, channels, ...), is divided into blocks:
+channels of the same kind. Invariant scalars have Pearson's correlation. The channels of
+an irreducible representation (l, p) have 2l+1 components each and the correlation
 
 .. math::
 
     \rho_{cc'} = \frac{\sum_{em} x_{ecm}\, x_{ec'm}}
                       {\sqrt{\sum_{em} x_{ecm}^2 \; \sum_{em} x_{ec'm}^2}}
 
-over rows e and components m: real Wigner D matrices are orthogonal, so this does not
+over rows e and components m. Real Wigner D matrices are orthogonal, so it does not
 change when frames, or even single edges, are rotated or inverted. Channels of different
-(l, p) have no invariant correlation (Schur's lemma). Only 0e is centred: the mean of
-anything else turns with the frame.
+(l, p) have no invariant correlation (Schur's lemma). Only 0e is centred, because the
+mean of anything else rotates with the frame.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Block(NamedTuple):
         field: key of the features.
         channels: number of channels.
         layer: index of the layer, over whose blocks the penalty is averaged.
-        name: the layer, and what the block is where a layer has several, for logs.
-        start: component of a row with which the block starts.
+        name: name in logs: the layer, and the irrep where a layer has several blocks.
+        start: component of a row at which the block starts.
         dim: components of a channel, 2l+1.
         step: components from one channel to the next.
-        centred: whether the mean is taken out; right for 0e alone.
+        centred: whether the mean is subtracted; valid for 0e only.
     """
 
     field: str
@@ -79,14 +79,14 @@ def irrep_blocks(
 
     Args:
         field: key of the features.
-        irreps: e3nn's ``Irreps``; neighbours of the same (l, p) are one block.
+        irreps: e3nn's ``Irreps``; adjacent irreps of the same (l, p) form one block.
         layer: index of the layer.
         name: name of the layer; the blocks are called ``{name}_0e``, ``{name}_1o``, ...
         strided: number of channels of features in Allegro's layout (rows, channels,
-            components of all ``irreps``); None for e3nn's, one irrep after the other.
+            components of all ``irreps``); None for e3nn's layout, irrep by irrep.
 
     Returns:
-        blocks of two channels or more; one channel has nothing to correlate with.
+        blocks of two channels or more; a single channel has no correlation.
     """
     merged: list[tuple[int, Any]] = []
     for mul, ir in irreps:
@@ -204,8 +204,8 @@ def stack_blocks(
     Args:
         fields: features (rows, ...) of equal numbers of rows.
         blocks: alike in ``dim`` and ``centred``, and in channels once these are chosen.
-        chosen: which channels to take, by the number of channels of a block; all of
-            any other block.
+        chosen: number of channels of a block -> the channels to take; blocks of other
+            widths are taken whole.
 
     Raises:
         UserError: when a field is not floating, or does not have the channels.
@@ -219,7 +219,7 @@ def stack_blocks(
     ]
     if first.dim == first.step == 1 and list(blocks) == one_after_the_other:
         x = _flat(fields, blocks[-1])
-        # a view: nothing is copied. Even a whole one, backward, would be: none is taken
+        # a view; narrowing to the full width would cost a copy in the backward pass
         width = len(blocks) * channels
         x = x if width == x.shape[1] else x.narrow(1, first.start, width)
         x = as_blocks(x, channels)

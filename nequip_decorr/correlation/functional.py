@@ -46,8 +46,8 @@ class Moments(NamedTuple):
 
     Attributes:
         rows: number of rows that were summed, shape ``()``.
-        weight: number of rows that they stand for (larger than ``rows`` where a
-            subsample represents its batch), shape ``()``.
+        weight: number of rows that they represent (larger than ``rows`` for a
+            subsample of a batch), shape ``()``.
         first: weighted sum of ``x``, shape ``(L, C)``.
         second: weighted sum of ``x x^T``, shape ``(L, C, C)``.
     """
@@ -71,7 +71,7 @@ class Diagnosis(NamedTuple):
         mean_abs: mean |rho| over pairs of channels.
         rms: root of the mean rho^2.
         maximum: largest |rho|.
-        mean_square_debiased: mean rho^2 less what finite sampling adds, see
+        mean_square_debiased: mean rho^2 minus the bias of finite sampling, see
             :func:`debias`.
         rankme: effective rank, see :func:`rankme`.
         participation_ratio: see :func:`participation_ratio`.
@@ -118,7 +118,7 @@ def moments(blocks: Tensor, weight: float = 1.0, centred: bool = True) -> Moment
 
     Args:
         blocks: features ``(N, L, C)``; half precision is raised to float32. N may be 0.
-        weight: how many rows of the batch each of these rows stands for.
+        weight: number of rows of the batch that each of these rows represents.
         centred: False sets the first moment to 0, so that every function below takes
             deviations from 0 instead of the mean.
 
@@ -129,7 +129,7 @@ def moments(blocks: Tensor, weight: float = 1.0, centred: bool = True) -> Moment
     count = blocks.shape[0]
     rows = torch.full((), float(count), dtype=torch.float64, device=blocks.device)
     if count == 0:
-        # a part of the graph all the same, so that backward works without edges
+        # still part of the graph, so that backward works without edges
         nothing = blocks.sum(dim=0).double()
         return Moments(rows, rows, nothing, nothing[:, :, None] * nothing[:, None, :])
     half = blocks.dtype in (torch.float16, torch.bfloat16)
@@ -216,11 +216,11 @@ def _mean_over_pairs(matrix: Tensor, live: Tensor) -> Tensor:
 
 
 def debias(mean_square: Tensor, rows: Tensor) -> Tensor:
-    r"""Mean rho^2 less what finite sampling adds.
+    r"""Mean rho^2 minus the bias of finite sampling.
 
     Independent channels show :math:`E[r^2] = 1/(n-1)`; this is the adjusted
-    :math:`1 - (1 - r^2)(n-1)/(n-2)` (Ezekiel 1930), which is 0 in that case and may
-    turn out negative. 0 for ``rows <= 2``. Edges of one frame are not independent, so
+    :math:`1 - (1 - r^2)(n-1)/(n-2)` (Ezekiel 1930), whose mean is 0 in that case; it
+    can be negative. 0 for ``rows <= 2``. Edges of one frame are not independent, so
     the true bias is larger than this.
 
     Args:
@@ -262,7 +262,7 @@ def participation_ratio(matrix: Tensor) -> Tensor:
 
 
 def diagnose(m: Moments) -> Diagnosis:
-    """Everything worth logging about each block; no gradient."""
+    """Diagnose each block; no gradient."""
     with torch.no_grad():
         r, live = _correlate(m, floor=0.0)
         # eigvalsh raises on NaN, and a diagnosis must not end a training

@@ -112,7 +112,7 @@ class EdgeCorrelation(CorrelationMetric):
         should_sync: bool = True,
         distributed_available: Callable[[], bool] | None = None,
     ) -> None:
-        """Sum over ranks, of which some may not have seen a batch; see torchmetrics."""
+        """Sum over ranks, some of which may not have seen a batch; see torchmetrics."""
         available = distributed_available or self.distributed_available_fn
         if should_sync and not self._is_synced and available():
             for names in self._state_names():

@@ -11,8 +11,8 @@ from torch import Tensor
 from nequip_decorr.correlation.base import CorrelationMetric, check_limit
 from nequip_decorr.correlation.functional import Moments
 
-#: Edges of each rank's batch in a step. Independent channels show r^2 = 1/1023 from so
-#: many: a fiftieth of the level that ``target`` holds by default.
+#: Edges of each rank's batch in a step. With so many, independent channels have a mean
+#: rho^2 of 1/1023, a fiftieth of the target of 0.05 in the examples.
 MAX_EDGES = 1024
 #: Channels of each block in a step.
 MAX_CHANNELS = 64
@@ -21,9 +21,9 @@ MAX_CHANNELS = 64
 class SampledCorrelation(CorrelationMetric):
     r"""Correlation of a sample of edges and channels, drawn anew at each step.
 
-    What the callback adds to the loss. Its work does not grow with edges or channels
-    beyond the two limits. With fewer edges and channels than these, the value and
-    gradient of a batch are those of :class:`EdgeCorrelation`; else they are estimates:
+    The callback adds it to the loss. Its cost does not grow with the number of edges or
+    channels beyond two limits. Below these, the value and gradient of a batch are those
+    of :class:`nequip_decorr.EdgeCorrelation`; above, they are estimates:
 
     - From s edges a correlation has a standard deviation of about
       :math:`(1-\rho^2)/\sqrt{s-1}`, and its square a bias of
@@ -33,17 +33,18 @@ class SampledCorrelation(CorrelationMetric):
 
     Each step draws afresh, so a training sees all edges and channels. An epoch's value
     (``compute()``) is the mean of its batches' values, weighted by their edges. To
-    measure a model, take :class:`EdgeCorrelation` on validation data.
+    measure a model, use :class:`nequip_decorr.EdgeCorrelation` on validation data.
+    Layers of weight 0 are not computed.
 
     Args:
-        max_edges: see :class:`EdgeCorrelation`.
+        max_edges: use at most this many edges of each rank's batch; None uses all.
         max_channels: use at most this many channels of each block, the same on all
             ranks; None uses all.
-        **options: see :class:`EdgeCorrelation`.
+        **options: see :class:`nequip_decorr.EdgeCorrelation`.
 
     Raises:
         UserError: for options out of range.
-        FloatingPointError: when what was drawn of a batch is not finite.
+        FloatingPointError: when the drawn features of a batch are not finite.
     """
 
     skips_unweighted = True
@@ -72,17 +73,17 @@ class SampledCorrelation(CorrelationMetric):
         return self.value_sum / self.edges.clamp_min(1.0)
 
     def idle(self) -> str | None:
-        """What the batches since the last reset lacked, on all ranks together.
+        """Why the batches since the last reset had nothing to correlate, if so.
 
-        ``edges`` where there were none, ``channels`` where no two channels of a layer
-        varied, so that there was nothing to correlate; None where there was. A
-        collective of all ranks, and the host waits for the device.
+        Over all ranks: ``edges`` if there were none, ``channels`` if no two channels of
+        a layer varied, otherwise None. A collective of all ranks that waits for the
+        device.
         """
         with self.sync_context(should_sync=self._to_sync, should_unsync=True):
             edges, value = float(self.edges), float(self.value_sum)
         if edges == 0:
             return "edges"
-        # a correlation that is exactly 0 is none between channels that vary
+        # the correlation of channels that vary is never exactly 0
         return "channels" if value == 0 else None
 
     def _accumulate(self, batch: list[Moments], value: Tensor) -> None:

@@ -1,7 +1,7 @@
-"""Figures of inspected models: which channels repeat each other, and the spectra.
+"""Figures of inspected models: redundant channels and correlation spectra.
 
-matplotlib is an extra and is imported when a figure is drawn; no global state of it is
-read or changed.
+matplotlib is an extra, imported when a figure is drawn. Its global state is neither
+read nor changed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _DPI = 100
 _WIDTH_IN = 12.0
 _MARGIN_IN = 1.2
-# a panel wider than this is idle space, a narrower one cannot hold its title
+# wider panels waste space, narrower ones cannot hold their titles
 _LARGEST_PANEL_IN, _SMALLEST_PANEL_IN = 3.6, 2.1
 _DEAD_COLOUR = "#9fb4c7"
 # the spectra's lower edge; float32 features resolve little below it
@@ -29,7 +29,7 @@ _SMALLEST_EIGENVALUE = 1e-4
 
 
 def cluster_order(correlation: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Order of channels that puts those which repeat each other side by side.
+    """Order channels so that redundant ones are side by side.
 
     Leaves of the average-linkage tree of the distance 1 - |rho|, turned so that
     neighbours are close (scipy's ``optimal_ordering``; Bar-Joseph et al. 2001). Dead
@@ -57,9 +57,9 @@ def cluster_order(correlation: NDArray[np.float64]) -> NDArray[np.intp]:
 def correlation_figure(inspections: Mapping[str, Inspection]) -> Any:
     """Heat maps of |rho| per layer, a row for each model, and their spectra below.
 
-    Each map has its own order of channels (:func:`cluster_order`): channels of two
-    models have nothing to do with each other. The last row overlays the eigenvalues
-    of the correlation matrices, all 1 for uncorrelated channels.
+    Each map has its own order of channels (:func:`cluster_order`), because channels of
+    different models do not correspond. The last row overlays the eigenvalues of the
+    correlation matrices, all 1 for uncorrelated channels.
 
     Args:
         inspections: label -> inspected model, top to bottom; at least one.
@@ -94,8 +94,8 @@ def correlation_figure(inspections: Mapping[str, Inspection]) -> Any:
     axes[-1][0].legend(fontsize=9, frameon=False)
     fields = ", ".join(dict.fromkeys(each.field for each in inspections.values()))
     figure.suptitle(
-        f"|ρ| between channels of {fields}, alike ones\n"
-        f"side by side: dark blocks repeat each other",
+        f"|ρ| between channels of {fields}, clustered:\n"
+        f"dark blocks are redundant channels",
         fontsize=12,
     )
     figure.supxlabel("eigenvalues of ρ, largest first", fontsize=10)
@@ -133,7 +133,7 @@ def _spectra(axis: Any, inspections: Mapping[str, Inspection], column: int) -> N
         eigenvalues = np.asarray(inspection.layers[column].eigenvalues)
         axis.plot(
             np.arange(1, len(eigenvalues) + 1),
-            # 0 has no logarithm; what is below the axis leaves it
+            # 0 has no logarithm; values below the axis are cut off
             eigenvalues.clip(min=_SMALLEST_EIGENVALUE**4),
             color=colour,
             linestyle=dashes,

@@ -1,4 +1,4 @@
-"""What an inspection of a model's features found, as data, as JSON and in words."""
+"""Result of an inspection: as data, as JSON and in words."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from nequip_decorr.errors import UserError
 
 SCHEMA = "nequip_decorr.inspection.result/1"
 
-# Wording only, not statistics: from this share of the width on, the reading finds
-# little to lower; below these amounts of data, it warns.
+# These change the wording only: above this share of the width there is little to lower;
+# below these amounts of data there is a warning.
 _LITTLE_LEFT = 0.9
 _FEW_FRAMES, _FEW_ROWS_PER_CHANNEL = 10, 20
 
@@ -20,12 +20,12 @@ class LayerReport:
     """Correlation of one layer's channels; see :class:`.functional.Diagnosis`.
 
     Attributes:
-        name: index of the layer, with what it is where that is known.
+        name: index of the layer, and its kind where that is known.
         channels: number of channels C.
         mean_abs: mean |rho| over pairs of live channels.
         rms: root of the mean rho^2.
         maximum: largest |rho|.
-        mean_square_debiased: mean rho^2 less what finite sampling adds.
+        mean_square_debiased: mean rho^2 minus the bias of finite sampling.
         effective_rank: RankMe of the correlation matrix, 1 to C (0: all dead).
         participation_ratio: another effective rank, C / (1 + (C-1) mean rho^2).
         dead_channels: zero-based indices of the channels that do not vary.
@@ -48,7 +48,7 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was inspected, over what, and each layer's correlations.
+    """A model, the data it was inspected on, and each layer's correlations.
 
     Attributes:
         model: path of the model.
@@ -71,7 +71,7 @@ class Inspection:
 
 
 def to_json(inspection: Inspection) -> str:
-    """One JSON document; :func:`from_json` gives back an equal object."""
+    """Write one JSON document; :func:`from_json` returns an equal object."""
     return json.dumps(asdict(inspection), allow_nan=False)
 
 
@@ -91,8 +91,8 @@ def from_json(text: str) -> Inspection:
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise UserError(
-            f"expected JSON with schema '{SCHEMA}', got {schema!r}; run `nequip-decorr "
-            f"inspect` again with this version"
+            f"expected JSON with schema '{SCHEMA}', got {schema!r}; rerun "
+            f"`nequip-decorr inspect` with this version"
         )
     layers = tuple(
         LayerReport(
@@ -109,9 +109,9 @@ def from_json(text: str) -> Inspection:
 
 
 def reading(inspection: Inspection) -> str:
-    """What the numbers mean in plain sentences, and what they do not say.
+    """Explain the numbers, and their limits, in plain sentences.
 
-    Speaks of the layer whose effective rank is the smallest share of its width.
+    About the layer whose effective rank is the smallest share of its width.
     """
     layer = min(inspection.layers, key=lambda each: each.effective_rank / each.channels)
     if len(layer.dead_channels) >= layer.channels - 1:
@@ -128,9 +128,9 @@ def reading(inspection: Inspection) -> str:
         sentences.append("That leaves a decorrelation term little to lower.")
     else:
         sentences.append(
-            "Redundancy is what the decorrelation term lowers; whether that helps this "
-            "model's errors or MD these numbers do not say: train with the term, then "
-            "compare on the same data and in MD (`nequip-decorr md`)."
+            "The decorrelation term lowers this redundancy. These numbers do not show "
+            "whether that improves errors or MD: train with the term, then compare on "
+            "the same data and in MD (`nequip-decorr md`)."
         )
     dead = sum(len(each.dead_channels) for each in inspection.layers)
     if dead:

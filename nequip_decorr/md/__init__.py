@@ -1,4 +1,4 @@
-"""MD stability: run replicas, find failures, and say what can be said of them."""
+"""MD stability: run replicas, detect failures, and analyse survival."""
 
 from __future__ import annotations
 

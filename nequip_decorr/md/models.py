@@ -1,4 +1,4 @@
-"""Models to judge: NequIP files of every kind, or any ase calculator."""
+"""Models to test: NequIP files of every kind, or any ase calculator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Loader = Callable[[Path, str, str], Any]
 
 @dataclass(frozen=True)
 class ModelHandle:
-    """A model that was found sound, and how to get at it in any process.
+    """A model that has been checked, and how to open it in any process.
 
     Attributes:
         path: the file, or the name of a calculator's class.
@@ -59,7 +59,7 @@ class ModelHandle:
     species_map: dict[str, str] | None = None
 
     def identity(self) -> dict[str, Any]:
-        """What tells this model from another; a map is a part of the model."""
+        """What identifies this model; a species map is part of it."""
         known = {"kind": self.kind, "sha256": self.sha256 or self.path}
         return known if self.species_map is None else {**known, **self._map()}
 
@@ -137,7 +137,7 @@ def load_model(
     loader: Loader = load_nequip_calculator,
     chemical_species_to_atom_type_map: Mapping[str, str] | None = None,
 ) -> ModelHandle:
-    """Open a model file and learn what it knows.
+    """Open a model file and find its elements and cutoff.
 
     Args:
         path: checkpoint, package, or compiled model.

@@ -1,4 +1,4 @@
-"""Protocols to start from, by kind of question, and protocols in YAML."""
+"""Ready-made protocols, and protocols read from YAML files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from nequip_decorr.md.checks import check_mapping
 from nequip_decorr.md.protocol import Criteria, Protocol
 from nequip_decorr.wording import nearest_name, one_line
 
-#: ``solid``: is a crystal or a glass held together at T? ``molecule``: do bonds hold
-#: far above the training temperature? ``nve-drift``: is energy conserved (a
-#: thermostat would hide it)? ``ramp``: heating from 300 to 3000 K, as MLIP Arena does.
+#: ``solid``: is a crystal or a glass stable at T? ``molecule``: do bonds survive far
+#: above the training temperature? ``nve-drift``: is energy conserved (a
+#: thermostat would hide a drift)? ``ramp``: heating from 300 to 3000 K, as MLIP Arena
+#: does.
 PRESETS = {
     "solid": Protocol(),
     "molecule": Protocol(
@@ -46,7 +47,7 @@ def preset(name: str) -> Protocol:
 
 
 def read_protocol(path: str | Path) -> Protocol:
-    """Read a protocol in YAML; a ``preset:`` key names what it builds on.
+    """Read a protocol in YAML; a ``preset:`` key names the preset it builds on.
 
     Raises:
         UserError: when there is no such file, it is not YAML, or as

@@ -22,28 +22,28 @@ ENSEMBLES = ("langevin", "nose-hoover", "nve", "ramp")
 
 @dataclass(frozen=True)
 class Criteria:
-    """Limits of a sound trajectory; None switches a test off.
+    """Limits of a stable trajectory; None switches a test off.
 
-    Numbers that are not finite are a failure whatever is written here. A limit that
-    must be passed for some time fails at the end of that time; the failure's message
-    says when it was first passed.
+    Numbers that are not finite always count as a failure. A limit that must be exceeded
+    for some time fails at the end of that time; the failure's message says when it was
+    first exceeded.
 
     Attributes:
-        max_displacement_A: longest way of one atom in one step; an atom that is light
-            enough may move as far as ``max_atom_kinetic_eV`` takes it.
-        max_force_eV_per_A: longest force on one atom.
+        max_displacement_A: how far one atom may move in one step; a light enough
+            atom may move as far as ``max_atom_kinetic_eV`` takes it.
+        max_force_eV_per_A: largest force on one atom.
         min_distance_ratio: shortest distance of a pair, over the sum of its covalent
             radii.
         runaway_sigma: the temperature may exceed its reference by this many canonical
             standard deviations, ``T sqrt(2 / Ndof)``, ...
         runaway_time_fs: ... for less than this time. The reference is the thermostat's
-            target plus the heat that the start structure may still hold; see
+            target plus the heat that the start structure may still release; see
             :mod:`nequip_decorr.md.criteria.warmth`.
         stored_energy_eV_per_atom: potential energy that the start structure may turn
             into heat. A snapshot of a run at T stores 3/2 kT, 0.16 eV at 1200 K.
         max_temperature_K: no temperature above this one, not even for one step.
         max_atom_kinetic_eV: largest kinetic energy of one atom, more than any bond
-            holds; 40 kT of the reference where that is more.
+            can hold; 40 kT of the reference where that is more.
         max_bond_deviation_A: how far a bond may be off its length in the start
             structure (molecules).
         bond_confirm_fs: how long it must stay so to count.
@@ -85,31 +85,32 @@ class Criteria:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How replicas are started, moved, watched and recorded.
+    """How replicas are started, integrated, tested and recorded.
 
     Attributes:
         ensemble: one of :data:`ENSEMBLES`. ``langevin`` is BAOAB at constant T,
             ``nose-hoover`` a chain of three, ``ramp`` is Langevin with T rising (or
             falling) linearly from ``temperatures_K`` to ``ramp_end_temperature_K``
             over the horizon, ``nve`` has no thermostat.
-        temperatures_K: target (``nve``: start) temperatures; each is run.
-        ramp_end_temperature_K: for ``ramp`` alone.
+        temperatures_K: target temperatures (``nve``: of the start velocities).
+        ramp_end_temperature_K: only for ``ramp``.
         timestep_fs: MD step.
-        horizon_ps: time after which a replica has survived.
+        horizon_ps: simulated time per replica.
         friction_per_fs: Langevin friction (``langevin``, ``ramp``).
         thermostat_time_fs: time constant of the chain (``nose-hoover``).
-        replicas: how many for each structure at each temperature.
+        replicas: replicas per structure and temperature.
         seed: replica ``k`` of each has seed ``seed + k``.
-        check_interval_steps: how often the tests of what is bonded to what run; the
-            others run at every step.
+        check_interval_steps: how often bonds, fragments and isolated atoms are tested;
+            all other tests run at every step.
         record_interval_steps: how often temperature and energies are recorded.
         frame_interval_steps: how often positions are recorded, None for never.
-        half_step_repeat: repeat a failure from its last good frame at half the step.
-        keep_velocities: start from the velocities in the file of structures, less the
+        half_step_repeat: repeat a failure from its last good frame at half the time
+            step.
+        keep_velocities: start from the velocities in the structure file, without the
             motion of the centre of mass where the ensemble conserves it; replicas of
-            a structure then differ by the noise of their thermostat alone.
-        drop_constraints: let atoms move that the file of structures fixes.
-        structures: file of start structures, for a protocol that names its own.
+            a structure then differ only in the noise of their thermostat.
+        drop_constraints: let atoms move that the structure file fixes.
+        structures: file of start structures, if the protocol names one.
         criteria: the limits.
     """
 
@@ -236,7 +237,7 @@ def degrees_of_freedom(n_atoms: int, ensemble: str) -> int:
 
 
 def _not_twice(protocol: Protocol) -> None:
-    """Refuse replicas that would be one and the same."""
+    """Refuse replicas that would be identical."""
     noise = protocol.ensemble in ("langevin", "ramp")
     if not protocol.keep_velocities or noise:
         return

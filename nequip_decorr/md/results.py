@@ -1,4 +1,4 @@
-"""What one stability run leaves behind: the result file and its schema.
+"""Results of a stability run: the result file and its schema.
 
 A result file is one JSON document, with recorded time series in a folder beside it
 (``result.traces/0000.npz`` for replica 0 of ``result.json``). ``schema`` names its

@@ -1,4 +1,4 @@
-"""Start structures: read, checked, and set in motion."""
+"""Start structures: read, check, and give velocities."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def check_structures(
     cutoff_A: float | None,
     min_distance_ratio: float | None,
 ) -> list[str]:
-    """Refuse what cannot be run; returns warnings for what can, but should not.
+    """Refuse structures that cannot be run; return warnings for doubtful ones.
 
     A periodic cell smaller than twice the cutoff is only warned of: NequIP's
     neighbour lists count every image, so forces are exact for the periodic system;

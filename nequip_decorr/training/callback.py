@@ -207,10 +207,6 @@ class EdgeDecorrelation(Callback):
         step = now.global_step
         self._step_of_batch = step
         self._loss_term.step = step
-        # schedules of NequIP's coefficients may turn it off and on
-        self._loss_term.differentiated_with_energy = nequip_internals.has_energy_term(
-            pl_module.loss
-        )
         if nequip_internals.will_log(trainer):
             pl_module.log(f"loss_coeff/{self.name}", self._coefficient)
 

@@ -24,7 +24,6 @@ TRIED = {"nequip": "0.19.1", "nequip-allegro": "0.8.3", "lightning": "2.6"}
 #: module of a run.
 RELIED_UPON = (
     "nequip.data.AtomicDataDict.NODE_FEATURES_KEY",
-    "nequip.data.AtomicDataDict.TOTAL_ENERGY_KEY",
     "nequip.data.AtomicDataDict._key_registry.get_field_type",
     "nequip.data.register_fields",
     "nequip.train.ConFIGLightningModule",
@@ -60,7 +59,7 @@ def check_names(trainer: Any, pl_module: Any) -> None:
     missing = []
     for name in RELIED_UPON:
         root, _, attributes = name.partition(".")
-        if attributes.startswith("loss.") and pl_module.loss is None:
+        if attributes.startswith("loss.") and getattr(pl_module, "loss", None) is None:
             continue
         try:
             if root in roots:
@@ -169,17 +168,6 @@ def set_coefficient(
             if later in entries:
                 entries[later] = entries.pop(later)
     entries[name].coeff = coeff
-
-
-def has_energy_term(loss: Any) -> bool:
-    """Whether the total energy is part of a loss at present."""
-    from nequip.data import AtomicDataDict
-
-    return any(
-        getattr(entry.field, "field", None) == AtomicDataDict.TOTAL_ENERGY_KEY
-        and entry.coeff is not None
-        for entry in loss.entries.values()
-    )
 
 
 def validation_names(pl_module: Any) -> list[str]:

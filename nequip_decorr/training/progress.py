@@ -1,8 +1,8 @@
-"""How far a training is: exact, and the same for whatever loader it runs with.
+"""Progress of a training: exact, and independent of its data loader.
 
-Epochs with the fraction of the present one are what an optimizer step means at any
-batch size, number of ranks or gradient accumulation. One division of whole numbers
-gives each position, so that a restart finds it bit by bit; no state, no torch.
+Epochs with the fraction of the present one mean the same at any batch size, number of
+ranks or gradient accumulation. A single division of whole numbers gives each position,
+so that a restart reproduces it bit by bit. No state, no torch.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 
 class Progress(NamedTuple):
-    """Where a training is, at the start of a batch.
+    """Position of a training at the start of a batch.
 
     Attributes:
         epoch: epochs completed.
         step: optimizer steps made in the present epoch.
         steps_per_epoch: optimizer steps in an epoch of the present loader, None for a
             loader without a length.
-        global_step: optimizer steps of the whole training, with whatever loaders.
+        global_step: optimizer steps of the whole training, with any loaders.
     """
 
     epoch: int
@@ -28,7 +28,7 @@ class Progress(NamedTuple):
     global_step: int
 
     def enters(self, every: int) -> bool:
-        """Whether a term that enters every so many steps does so in this one.
+        """Whether a term that enters every so many steps enters this one.
 
         Each epoch begins one step later than the one before, so that in ``every``
         consecutive epochs each batch of an unshuffled loader is met exactly once.
@@ -39,7 +39,8 @@ class Progress(NamedTuple):
 def read_progress(trainer: Any, batch_idx: int) -> Progress:
     """Progress of a Lightning Trainer in ``on_train_batch_start``.
 
-    Not earlier: after a restart Lightning's counters are right from the first batch.
+    Not earlier: after a restart Lightning's counters are correct only from the first
+    batch on.
     """
     batches = trainer.num_training_batches
     accumulate = trainer.accumulate_grad_batches
@@ -55,7 +56,7 @@ def read_progress(trainer: Any, batch_idx: int) -> Progress:
 
 
 class Scale(NamedTuple):
-    """What positions of a schedule are counted in.
+    """Unit of the positions of a schedule.
 
     Attributes:
         unit: ``epoch``, or ``step``: an optimizer step as it was when the training
@@ -68,9 +69,9 @@ class Scale(NamedTuple):
     steps_per_epoch: int | None
 
     def position(self, now: Progress) -> float:
-        """Where a training is.
+        """Position of a training.
 
-        Without the length of a loader, whole epochs or ``global_step``.
+        Without the length of a loader: whole epochs, or ``global_step``.
         """
         if self._counts_global_steps(now):
             return float(now.global_step)
@@ -79,10 +80,10 @@ class Scale(NamedTuple):
         return self._count(now.epoch, now.step, now.steps_per_epoch)
 
     def end(self, now: Progress, max_epochs: int, max_steps: int) -> float:
-        """Where the training will end; infinity when that cannot be known.
+        """Position where the training will end; infinity when that cannot be known.
 
         Args:
-            now: where it is.
+            now: its present progress.
             max_epochs, max_steps: of the Trainer, -1 for no limit.
         """
         if self._counts_global_steps(now):
@@ -98,15 +99,15 @@ class Scale(NamedTuple):
         return self.unit == "step" and unknown
 
     def _count(self, epochs: int, steps: int, steps_per_epoch: int) -> float:
-        """Epochs and optimizer steps in the unit, the nearest float to what it is."""
+        """Epochs and optimizer steps in the unit, as the nearest float."""
         units = 1 if self.unit == "epoch" else self.steps_per_epoch or 1
         return (epochs * steps_per_epoch + steps) * units / steps_per_epoch
 
 
 def latest_end(unit: str, max_epochs: int, max_steps: int) -> float | None:
-    """When a training that starts afresh ends at the latest, before its data are known.
+    """Latest end of a new training, before its data are known.
 
-    Infinity for one without an end, None where only the length of its loader can tell.
+    Infinity for one without an end, None if it depends on the length of its loader.
     """
     if max_epochs == max_steps == -1:
         return inf

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.commands import config_with, train, train_fails
+from tests.support.commands import (
+    HUNG_S,
+    config_with,
+    train,
+    train_arguments,
+    train_fails,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +116,40 @@ def test_what_only_measures_guards_nothing(tmp_path: Path) -> None:
         "nequip_decorr.schedule.coeff=0",
         "nequip_decorr.schedule.guard_monitor=val0_epoch/none_of_this_name",
     )
+
+
+MOVED = """
+import allegro.model
+import nequip.data
+import nequip.train.callbacks
+from nequip.scripts.train import main
+
+del nequip.data.register_fields, nequip.train.callbacks.SoftAdapt
+main()
+"""
+
+
+@pytest.mark.parametrize("flag", ["cosine", "monitor"])
+def test_a_nequip_that_lacks_what_we_rely_upon(tmp_path: Path, flag: str) -> None:
+    (tmp_path / "train.py").write_text(MOVED)
+    arguments = train_arguments(tmp_path, f"+nequip_decorr={flag}")
+    done = subprocess.run(
+        [sys.executable, "train.py", *arguments],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=HUNG_S,
+    )
+    assert done.returncode != 0
+    lines = [each for each in done.stderr.splitlines() if "UserError: " in each]
+    assert lines, done.stderr
+    assert (
+        "this NequIP or Lightning lacks nequip.data.register_fields, "
+        "nequip.train.callbacks.SoftAdapt, which the decorrelation term needs; found "
+        "nequip "
+    ) in lines[0]
+    assert not list(tmp_path.glob("*.ckpt"))
 
 
 ITERABLE = '''

@@ -1,4 +1,4 @@
-"""The sampled loss term equals the pooled metric wherever both see the same."""
+"""The sampled loss term: its formula, draws, epochs and ranks."""
 
 import itertools
 
@@ -11,7 +11,11 @@ from torch import multiprocessing
 from nequip_decorr import EdgeCorrelation
 from nequip_decorr.correlation.channels import Block
 from nequip_decorr.correlation.sampled import SampledCorrelation
-from nequip_decorr.correlation.sampling import step_seed, subsample_channels
+from nequip_decorr.correlation.sampling import (
+    step_seed,
+    subsample_channels,
+    subsample_rows,
+)
 from nequip_decorr.errors import UserError
 from tests.correlation.test_functional_hard import HARD
 from tests.support import reference
@@ -50,26 +54,71 @@ def value_and_gradient(metric, features):
     return value.item(), torch.cat([grad.flatten() for grad in grads])
 
 
+def naive(features, weights, kind, floor=reference.VARIANCE_FLOOR):
+    """The loss of :data:`BLOCKS`, block by block and column by column, by autograd."""
+    weights = weights or [1] * 5
+    total, pairs_of = 0.0, dict.fromkeys(range(5), 0.0)
+    for block in BLOCKS:
+        pairs_of[block.layer] += block.channels * (block.channels - 1)
+    for block in BLOCKS:
+        x = features[block.field]
+        columns = [
+            torch.cat(
+                [x[:, block.start + c * block.step + m] for m in range(block.dim)]
+            )
+            for c in range(block.channels)
+        ]
+        z = torch.stack(columns, dim=1)
+        z = z - z.mean(dim=0) if block.centred else z
+        gram = z.T @ z
+        variance = gram.diag() + floor * gram.diag().mean()
+        r = gram / (variance[:, None] * variance[None, :]).sqrt()
+        off = r[~torch.eye(block.channels, dtype=torch.bool)]
+        value = (off**2 if kind == "square" else off.abs()).sum()
+        total = total + weights[block.layer] * value / pairs_of[block.layer]
+    return total / sum(weights)
+
+
 @holds_for(
     st.integers(0, 2**31),
-    st.integers(0, 40),
+    st.integers(2, 40),
     st.sampled_from(["square", "abs"]),
     st.sampled_from([None, [0, 1, 0, 0, 0], [2, 0, 1, 0, 1]]),
     st.sampled_from([None, 10]),
+    st.sampled_from([EdgeCorrelation, SampledCorrelation]),
 )
-def test_without_a_limit_on_channels_it_is_the_metric(seed, edges, kind, weights, keep):
+def test_a_batch_is_the_formula(seed, edges, kind, weights, keep, metric_class):
     features = fields(seed, edges)
-    options = {"blocks": BLOCKS, "penalty": kind, "max_edges": keep}
-    options["layer_weights"] = weights
-    pooled = EdgeCorrelation(**options)
-    sampled = SampledCorrelation(**options, max_channels=None)
-    expected, expected_grad = value_and_gradient(pooled, features)
-    found, grad = value_and_gradient(sampled, features)
-    assert found == pytest.approx(expected, abs=1e-10)
-    torch.testing.assert_close(grad, expected_grad, rtol=1e-7, atol=1e-10)
-    assert sampled.last_mean_square().item() == pytest.approx(
-        pooled.last_mean_square().item(), abs=1e-10
+    metric = metric_class(
+        blocks=BLOCKS, penalty=kind, max_edges=keep, layer_weights=weights
     )
+    rows = torch.arange(edges)
+    if keep and edges > keep:
+        rows = subsample_rows(edges, keep, step_seed(0, 0))
+    drawn = {key: x[rows] for key, x in features.items()}
+    expected = naive(drawn, weights, kind)
+    expected_grad = torch.autograd.grad(
+        expected, list(features.values()), allow_unused=True, materialize_grads=True
+    )
+    found, grad = value_and_gradient(metric, features)
+    assert found == pytest.approx(expected.item(), abs=1e-10)
+    expected_grad = torch.cat([g.flatten() for g in expected_grad])
+    torch.testing.assert_close(grad, expected_grad, rtol=1e-7, atol=1e-10)
+    square = naive(drawn, weights, "square", floor=0.0).item()
+    assert metric.last_mean_square().item() == pytest.approx(
+        reference.debias(square, len(rows)), abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("edges", [0, 1])
+def test_without_edges_both_metrics_are_alike(edges):
+    features = fields(0, edges)
+    pooled, pooled_grad = value_and_gradient(EdgeCorrelation(blocks=BLOCKS), features)
+    sampled, grad = value_and_gradient(SampledCorrelation(blocks=BLOCKS), features)
+    assert 0 <= sampled <= 1
+    assert sampled == pytest.approx(pooled, abs=1e-12)
+    assert grad.isfinite().all()
+    torch.testing.assert_close(grad, pooled_grad, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["square", "abs"])

@@ -120,7 +120,7 @@ def test_the_reading_speaks_of_the_most_redundant_layer() -> None:
     text = reading(inspection(np.eye(8), copies, np.eye(8)))
     assert text.startswith("Most redundant is layer 1: its 8 channels vary like 2.0 ")
     assert "|ρ| = 0.43 on average" in text  # 3 of 7 partners are copies
-    assert "these numbers do not say" in text
+    assert "These numbers do not show" in text
     assert "Little data" not in text
     assert "dead" not in text
 
@@ -129,7 +129,7 @@ def test_uncorrelated_channels_leave_little_to_lower() -> None:
     text = reading(inspection(np.eye(8)))
     assert "like 8.0 uncorrelated ones" in text
     assert "little to lower" in text
-    assert "these numbers do not say" not in text
+    assert "These numbers do not show" not in text
 
 
 @pytest.mark.parametrize(("frames", "rows"), [(9, 10_000), (50, 159)])

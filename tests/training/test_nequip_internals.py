@@ -8,6 +8,9 @@ import copy
 import dataclasses
 import inspect
 import logging
+from importlib.metadata import version
+from operator import attrgetter
+from pkgutil import resolve_name
 from types import SimpleNamespace
 
 import pytest
@@ -186,6 +189,38 @@ def test_the_trainer_has_the_parts_that_the_callback_reads():
     assert trainer.max_steps == -1
     assert trainer.state.fn is None
     assert TrainerFn.FITTING == "fit"
+
+
+def remove(monkeypatch, name, **roots):
+    """Remove what a dotted name of ``RELIED_UPON`` means, wherever it is defined."""
+    parent, _, last = name.rpartition(".")
+    root, _, attributes = parent.partition(".")
+    if root in roots:
+        owner = attrgetter(attributes)(roots[root]) if attributes else roots[root]
+    else:
+        owner = resolve_name(parent)
+    for each in (owner, *type(owner).__mro__):  # of an instance, its class's default
+        if last in vars(each) or last in vars(each).get("_modules", {}):
+            monkeypatch.delattr(each, last)
+
+
+@pytest.mark.parametrize("name", _host.RELIED_UPON)
+def test_a_name_that_is_gone_is_named_with_the_versions(module, monkeypatch, name):
+    trainer = trainer_with()
+    _host.check_names(trainer, module)
+    remove(monkeypatch, name, trainer=trainer, training_module=module)
+    with pytest.raises(UserError) as error:
+        _host.check_names(trainer, module)
+    said = str(error.value)
+    assert f" {name}" in said.split("which the", maxsplit=1)[0]
+    assert f"found nequip {version('nequip')}, nequip-allegro" in said
+    assert "tried with nequip 0.19.1, nequip-allegro 0.8.3, lightning 2.6" in said
+    assert "\n" not in said
+
+
+def test_a_training_without_a_loss_has_its_names(module):
+    module.loss = None
+    _host.check_names(trainer_with(), module)
 
 
 # --- what we do there ---

@@ -1,26 +1,27 @@
-"""The contract between what moves atoms and what judges the motion.
+"""The contract between engines, which move atoms, and observers, which judge them.
 
-An engine takes replicas as :class:`Job` and moves them until the observer lets go of
+An engine takes replicas as :class:`Job` and integrates them until the observer drops
 them. It knows nothing of criteria, horizons, records or files. For every job, in any
-order and in batches as large as it likes, it calls
+order and in batches of any size, it calls
 
-1. ``before_forces(replica, step, positions)`` when new positions stand and the model
-   has not been called on them. On False the replica is dropped: the model never sees
-   these positions.
-2. the model, which sees a batch of positions that were all let through;
+1. ``before_forces(replica, step, positions)`` when positions are new and the model
+   has not been called on them. If it returns False, the replica is dropped: the model
+   never sees these positions.
+2. the model, on a batch of positions that were all accepted;
 3. ``after_step(frame, snapshot)`` when positions, momenta, forces and energy of the
-   step stand, before anything moves again. On False the replica is dropped.
+   step are complete, before anything moves again. If it returns False, the replica is
+   dropped.
 
 A fresh job (``state.forces_eV_per_A is None``) begins with 1-3 for its step 0; a
 resumed one begins with the step after ``state.step`` and does not call the model on
 positions whose forces it has.
 
-What an engine promises:
+An engine guarantees:
 
 - A replica's path depends on its job alone: its random numbers come from
   ``job.entropy`` and ``state.rng_state``, never from who shares the batch.
-- The random numbers of a replica and what they mean are the engine's own, but the
-  start is not: positions and momenta come with the job.
+- How random numbers are used is up to the engine; start positions and momenta come
+  with the job.
 - A dropped replica costs nothing from then on. Numbers that are not finite in one
   replica leave the others as they were.
 - ``frame`` arrays belong to the observer: the engine writes to none of them again.
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 
 class ModelBrokenError(RuntimeError):
-    """The model fails where it has worked before: nothing to blame a replica for."""
+    """The model fails where it has worked before: no replica is to blame."""
 
 
 class OutOfMemoryError(RuntimeError):
@@ -113,12 +114,12 @@ class Job:
     """One replica to move.
 
     Attributes:
-        replica: its index, by which the observer knows it.
+        replica: its index, which the observer gets back.
         atoms: numbers, masses, cell and periodicity (positions are in ``state``).
         temperature_K: target (at the start, for a ramp).
         entropy: seeds the replica's own random numbers
             (:class:`numpy.random.SeedSequence`).
-        state: where it stands.
+        state: what it starts or resumes from.
     """
 
     replica: int
@@ -129,13 +130,13 @@ class Job:
 
 
 class Observer(Protocol):
-    """What an engine reports to; see the module's docstring for when."""
+    """Receives what an engine reports; the module's docstring says when."""
 
     def before_forces(self, replica: int, step: int, positions_A: Array) -> bool:
         """Whether the model may be called on these positions."""
 
     def after_step(self, frame: Frame, snapshot: Callable[[], MDState]) -> bool:
-        """Whether the replica goes on."""
+        """Whether the replica continues."""
 
     def fault(self, replica: int, step: int, error: Exception) -> None:
         """The model raises, reproducibly, on this replica's positions of ``step``."""
@@ -145,4 +146,4 @@ class Engine(Protocol):
     """Moves replicas; built for one model, ensemble and time step."""
 
     def run(self, jobs: Iterable[Job], observer: Observer) -> None:
-        """Move the jobs until the observer has let go of each."""
+        """Integrate the jobs until the observer has dropped each."""

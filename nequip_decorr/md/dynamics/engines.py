@@ -1,4 +1,4 @@
-"""Which engines there are, and how each gets its model and is built.
+"""The available engines, and how each loads its model and is built.
 
 The module of an engine has two functions:
 

@@ -24,7 +24,7 @@ class Walker:
     """A replica in motion. Its arrays are replaced at each step, never written to.
 
     Args:
-        job: where it stands, and what seeds its random numbers.
+        job: its state, and the seed of its random numbers.
         protocol: ensemble, time step, friction and thermostat time are taken.
     """
 
@@ -94,7 +94,7 @@ class Walker:
         )
 
     def snapshot(self) -> MDState:
-        """All that decides how it goes on."""
+        """Everything needed to continue from here."""
         return MDState(
             step=self.step,
             positions_A=self.positions_A,

@@ -1,7 +1,7 @@
-"""The MD loop of every engine: integrate, ask the model, deal with its faults.
+"""The MD loop of all engines: integrate, call the model, handle its errors.
 
-Replicas advance step by step and share the model's calls; where forces come from is
-the business of a :class:`~nequip_decorr.md.dynamics.contract.ForceProvider`.
+Replicas advance step by step and share the model's calls; forces come from a
+:class:`~nequip_decorr.md.dynamics.contract.ForceProvider`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Loop:
         self._protocol = protocol
 
     def run(self, jobs: Iterable[Job], observer: Observer) -> None:
-        """Move the jobs until the observer has let go of each."""
+        """Integrate the jobs until the observer has dropped each."""
         walkers = [Walker(job, self._protocol) for job in jobs]
         while walkers:
             # what overflows is not finite, and the observer sees it

@@ -20,7 +20,7 @@ from nequip_decorr.plotting import LINES, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HELD_COLOUR = "#0072B2"
+SURVIVED_COLOUR = "#0072B2"
 FAILED_COLOUR = "#D55E00"
 N_RISK_TIMES = 6
 
@@ -60,7 +60,7 @@ def survival_figure(survivals: Mapping[str, Survival]) -> Figure:
         xlim=(0, end),
         ylim=(0, 1.03),
         xlabel="time / ps",
-        ylabel="share of replicas still sound",
+        ylabel="share of replicas surviving",
     )
     axis.grid(alpha=0.3)
     # below the curves where they are high, above where they are low
@@ -72,8 +72,8 @@ def survival_figure(survivals: Mapping[str, Survival]) -> Figure:
 def traces_figure(result: RunResult) -> Figure:
     """Temperature and energy of every replica against time.
 
-    Failed replicas are drawn over those that held, with a mark where they failed. What
-    an explosion does to the last samples is cut off and said in the axis label.
+    Failed replicas are drawn over those that survived, with a mark where they failed.
+    The last samples of an explosion are cut off, and the axis label says so.
     """
     figure = new_figure(7.0, 5.0)
     upper, lower = figure.subplots(2, 1, sharex=True)
@@ -94,7 +94,9 @@ def traces_figure(result: RunResult) -> Figure:
     failed = sum(r.failed for r in replicas)
     handles = []
     if failed < len(replicas):
-        handles.append(_line(HELD_COLOUR, "", f"held ({len(replicas) - failed})"))
+        handles.append(
+            _line(SURVIVED_COLOUR, "", f"survived ({len(replicas) - failed})")
+        )
     if failed:
         handles.append(_line(FAILED_COLOUR, "x", f"failed ({failed})"))
     if handles:
@@ -117,7 +119,11 @@ def distribution_figure(pairs: Mapping[str, Mapping[str, Any]], kind: str) -> Fi
     for axis, (name, pair) in zip(axes, pairs.items(), strict=False):
         axis.plot(pair["r_A"], pair["reference"], color="black", label="reference")
         axis.plot(
-            pair["r_A"], pair["model"], color=HELD_COLOUR, linestyle="--", label="model"
+            pair["r_A"],
+            pair["model"],
+            color=SURVIVED_COLOUR,
+            linestyle="--",
+            label="model",
         )
         axis.set(title=name, xlabel="r / Å", ylim=(0, None))
         axis.grid(alpha=0.3)
@@ -174,7 +180,7 @@ def _traces(axis: Any, replicas: Sequence[Replica], values: Sequence[Array]) -> 
                 axis.plot(
                     replica.trace.time_ps,
                     series,
-                    color=FAILED_COLOUR if failed else HELD_COLOUR,
+                    color=FAILED_COLOUR if failed else SURVIVED_COLOUR,
                     linewidth=0.7,
                     alpha=0.6,
                 )
@@ -194,7 +200,7 @@ def _traces(axis: Any, replicas: Sequence[Replica], values: Sequence[Array]) -> 
 def _limits(
     replicas: Sequence[Replica], values: Sequence[Array]
 ) -> tuple[float, float]:
-    """Room for the sound part of the traces: an explosion must not flatten the rest."""
+    """Limits for the stable part of the traces, whatever an explosion does."""
     if not values:
         return 0.0, 1.0
     pooled = np.concatenate(

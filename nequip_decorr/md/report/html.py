@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a run: no network, every image inside."""
+"""A self-contained HTML report of a run: all images are embedded."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from nequip_decorr.md.statistics.survival import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Pictures of failures on one page; the others are in the table alone.
+#: Pictures of failures on one page; the others are only in the table.
 MAX_PICTURES = 12
-#: More curves than this in one figure cannot be told apart.
+#: More curves than this in one figure cannot be distinguished.
 MAX_CURVES = 5
 #: Where LAMBench draws the line for a conserved energy, meV/atom/ps.
 LAMBENCH_DRIFT_MEV = 0.5
@@ -295,7 +295,7 @@ def _replica_row(replica: Replica) -> dict[str, Any]:
     if replica.failure is not None:
         end = f"failed: {replica.failure.cause}"
     elif replica.censored_by == "horizon":
-        end = "held to the horizon"
+        end = "survived to the horizon"
     else:
         end = f"censored: {replica.censored_by}"
     return {

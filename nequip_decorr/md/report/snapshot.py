@@ -14,6 +14,7 @@ from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from nequip_decorr.errors import UserError
+from nequip_decorr.md.criteria.neighbours import BOND_RATIO
 from nequip_decorr.md.frames import Array
 from nequip_decorr.plotting import new_figure
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RADIUS_A = 4.0
-#: A pair closer than this times the sum of its covalent radii is drawn as bonded.
-BOND_RATIO = 1.25
 #: Atoms are drawn this much smaller than their covalent radii.
 RADIUS_RATIO = 0.4
 #: Distances are written to this many neighbours of a failing atom.

@@ -1,4 +1,4 @@
-"""The end of a run as a person reads it on the terminal."""
+"""Summary of a run on the terminal."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from nequip_decorr.md.statistics.survival import (
     survival_by_temperature,
 )
 
-#: How many failures are told one by one.
+#: Number of failures that are listed one by one.
 SHOWN = 10
 
 
 def print_summary(result: RunResult, path: Path, console: Console) -> None:
-    """Print what happened at each temperature, each failure, and what it amounts to.
+    """Print a table by temperature, the failures, and the score.
 
     Args:
         result: the run, complete or not.
@@ -83,5 +83,5 @@ def _line(replica: Replica, failure: Failure) -> str:
     )
     if failure.half_step_cause is not None:
         again = failure.half_step_cause
-        line += f"; at half the step {'it holds' if again == 'none' else again}"
+        line += f"; at half the step {'it survives' if again == 'none' else again}"
     return line + "]"

@@ -1,4 +1,4 @@
-"""Running replicas in one process, and what a stop leaves behind."""
+"""Run replicas in one process, and handle whatever stops them early."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from nequip_decorr.md.results import Failure
 from nequip_decorr.md.running.folder import RunFolder
 from nequip_decorr.md.running.replica import Plan, Repeat, ReplicaRun, half_step_outcome
 
-#: How far a structure is shaken before its forces identify a model, A: where symmetry
-#: makes all forces vanish, models are alike.
+#: How far atoms are displaced before forces identify a model, A: where symmetry makes
+#: all forces vanish, models look the same.
 SHAKE_A = 0.02
 
 
@@ -39,7 +39,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Work:
-    """What every process of a run has in common.
+    """What all processes of a run share.
 
     Attributes:
         model: what the engine's ``load`` gave, or an ase calculator.
@@ -47,8 +47,8 @@ class Work:
         protocol: how replicas run.
         folder: where everything is kept.
         save_every_s: wall time between two saved states of a replica.
-        steps: the step of each replica, written as it goes; of one that has ended,
-            its complement (``~step``, which is negative).
+        steps: the current step of each replica; for a finished one its complement
+            (``~step``, which is negative).
         poll: called at each step; True asks all to stop.
     """
 
@@ -62,11 +62,11 @@ class Work:
 
 
 def run_replicas(plans: Sequence[Plan], work: Work) -> Stop | None:
-    """Run replicas to their ends; each is kept in the folder as it ends.
+    """Run replicas to their ends; each is written to the folder as it ends.
 
     Returns:
-        None when all have ended, else why not; their states are then in the folder,
-        as far as they could be saved.
+        None when all have ended, else the reason; states are then in the folder, as
+        far as they could be saved.
     """
     try:
         return _run(plans, work)
@@ -85,13 +85,13 @@ def run_replicas(plans: Sequence[Plan], work: Work) -> Stop | None:
 def fingerprint(
     engine: str, model: Any, protocol: Protocol, atoms: Atoms
 ) -> dict[str, float] | None:
-    """What a model says of a slightly shaken structure: it tells models apart.
+    """Energy and forces of a slightly displaced structure, to identify a model.
 
     Costs one model call.
 
     Returns:
         ``energy_eV`` and ``force_norm_eV_per_A`` (root of the sum of squares), or None
-        when the model fails or gives no finite numbers, which a run tells better.
+        when the model fails or gives no finite numbers, which the run will report.
     """
     shaken = atoms.copy()
     shaken.set_constraint()
@@ -113,7 +113,7 @@ def fingerprint(
 
 
 def disk_full(error: OSError, folder: RunFolder) -> Stop:
-    """The stop that a full disk is; any other error is raised again."""
+    """The stop for a full disk; any other error is raised again."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         raise error
     return Stop(
@@ -131,12 +131,12 @@ def _run(plans: Sequence[Plan], work: Work) -> Stop | None:
     engine = engines.build(work.engine, work.model, work.protocol)
     engine.run([run.job() for run in runs.values()], observer)
     if observer.stopped:
-        return Stop("interrupt", "interrupted; run the same command again to go on")
+        return Stop("interrupt", "interrupted; run the same command again to resume")
     return None
 
 
 class _Runs:
-    """The engine's observer: hands each replica's news to its own run."""
+    """The engine's observer: passes each call on to the replica's own run."""
 
     def __init__(self, runs: dict[int, ReplicaRun], work: Work) -> None:
         self._runs = runs
@@ -175,7 +175,7 @@ class _Runs:
 
 
 class _First:
-    """The engine's observer that keeps the first frame and asks for no more."""
+    """An observer that keeps the first frame and stops."""
 
     frame: Frame
 

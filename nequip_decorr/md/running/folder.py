@@ -1,19 +1,19 @@
-"""The folder of a run: what it is, what is finished, and where the rest stands.
+"""The folder of a run: what is run, what has finished, and saved states.
 
 ::
 
     run.json              what is run: model, protocol, structures
-    fingerprint.json      what a calculator says of the first structure
+    fingerprint.json      energy and forces that identify a calculator
     result.json           the result file, rewritten as replicas end
     result.traces/0000.npz  temperature and energies that a replica recorded
     replicas/0000.json    a replica that has ended
-    state/0000.npz        where a replica stands that has not
+    state/0000.npz        saved state of a replica that has not ended
     frames/0000.extxyz    its recorded positions
     frames/0000_last_good.extxyz
 
 Each file is written beside and moved into place, so that a process may be killed at
-any moment. A state that cannot be read (a power cut) is thrown away: that replica
-starts again, on the same path.
+any moment. A state that cannot be read (after a power cut) is discarded: that replica
+starts again and takes the same path.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from nequip_decorr.md.files import write_atomic
 from nequip_decorr.md.frames import Array
 from nequip_decorr.md.nested import flat
 
-#: Two fingerprints closer than this are of one model: in single precision, and on a
-#: GPU, the same model says not quite the same twice.
+#: Fingerprints closer than this belong to one model: in single precision, and on a
+#: GPU, the same model does not give exactly the same numbers twice.
 FINGERPRINT_RTOL = 1e-4
 FINGERPRINT_ATOL = 1e-6
 
 
 @dataclass(frozen=True)
 class Saved:
-    """Where a replica stands: the engine's part, and what was seen so far.
+    """The saved state of a replica.
 
     Attributes:
-        state: the engine's part.
+        state: the engine's part: positions, momenta, random numbers.
         trace: (n, 4): time, temperature, potential and total energy.
         last_good: positions and momenta of the last good frame, (2, N, 3).
-        record: the rest, in types that JSON knows.
+        record: the rest, in types that JSON can store.
     """
 
     state: MDState
@@ -134,7 +134,7 @@ class RunFolder:
         return lock
 
     def recognise(self, fingerprint: Mapping[str, float]) -> None:
-        """Keep what the model says of the first structure, or compare it.
+        """Store the fingerprint of the model, or compare it with the stored one.
 
         Raises:
             UserError: when the run that is here has another model.
@@ -166,17 +166,17 @@ class RunFolder:
         return results.replica_from_dict(data, self.path)
 
     def finish(self, replica: results.Replica) -> None:
-        """Keep a replica that has ended; its state goes."""
+        """Write a replica that has ended; its saved state is removed."""
         results.save_trace(replica.trace, self.result_path, replica.index)
         data = results.replica_to_dict(replica, self.result_path)
         write_atomic(self._replica(replica.index), json.dumps(data, allow_nan=False))
         self._state(replica.index).unlink(missing_ok=True)
 
     def save(self, index: int, saved: Saved) -> None:
-        """Keep where a replica stands.
+        """Save the state of a replica.
 
-        Without a flush to the disk: what a killed process has written stays, and a
-        power cut costs this replica's time, not its truth.
+        Not flushed to the disk: a killed process loses nothing, and after a power cut
+        the replica starts again.
         """
         state = saved.state
         arrays: dict[str, Any] = {
@@ -201,7 +201,7 @@ class RunFolder:
         write_atomic(self._state(index), buffer.getvalue(), durable=False)
 
     def saved(self, index: int) -> Saved | None:
-        """Where a replica stands, None when nothing (readable) is kept."""
+        """The saved state of a replica, None when there is none (that can be read)."""
         try:
             content = io.BytesIO(self._state(index).read_bytes())
             with np.load(content, allow_pickle=False) as file:
@@ -229,7 +229,7 @@ class RunFolder:
         return self.path / "frames" / f"{index:04d}.extxyz"
 
     def cut_trajectory(self, index: int, size: int) -> None:
-        """Forget what was recorded after the file had this size."""
+        """Cut off what was recorded after the file had this size."""
         path = self.trajectory(index)
         if path.exists():
             with path.open("r+b") as handle:
@@ -259,8 +259,8 @@ class RunFolder:
     def _refuse(self, changes: Sequence[str]) -> None:
         if changes:
             raise UserError(
-                f"expected the run that {self.path} holds, got another "
-                f"({'; '.join(changes)}); choose another --out, or run it as before"
+                f"{self.path} contains another run ({'; '.join(changes)}); choose "
+                "another --out, or repeat the settings of that run"
             )
 
 

@@ -22,7 +22,7 @@ from nequip_decorr.md.running.folder import RunFolder
 from nequip_decorr.md.running.replica import Plan
 from nequip_decorr.wording import one_line
 
-#: How often the parent looks up from waiting, s.
+#: How often the parent checks for signals, s.
 POLL_EVERY_S = 0.2
 
 
@@ -74,7 +74,7 @@ def run_in_processes(
                 )
                 for future in done:
                     ended = future.result()
-                    # the first tells why; the others stop because of it
+                    # the first gives the reason; the others stop because of it
                     stop = stop or ended
                     on_batch()
                 if work.poll() or stop:
@@ -82,8 +82,8 @@ def run_in_processes(
         except BrokenProcessPool:
             return Stop(
                 "worker_died",
-                "a worker process was killed from outside (often for want of memory); "
-                "use fewer processes, and run the same command again to go on",
+                "a worker process was killed (often because memory ran out); "
+                "use fewer processes, and run the same command again to resume",
             )
         finally:
             stopping.set()
@@ -137,7 +137,7 @@ def _start(
         _work = Stop(
             "model_broken",
             f"a worker process cannot open the model ({type(error).__name__}: "
-            f"{one_line(error)}); see to it or use fewer processes, and run the same "
+            f"{one_line(error)}); fix this or use fewer processes, and run the same "
             "command again",
         )
         return
@@ -154,7 +154,7 @@ def _start(
 
 
 def _end_with_parent() -> None:
-    """End this process when the parent was killed: the folder is not its any more."""
+    """End this process when the parent was killed: another run may take the folder."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -165,5 +165,5 @@ def _run_batch(plans: list[Plan]) -> Stop | None:
     if isinstance(_work, Stop):
         return _work
     if _work.poll():
-        return Stop("interrupt", "interrupted; run the same command again to go on")
+        return Stop("interrupt", "interrupted; run the same command again to resume")
     return run_replicas(plans, _work)

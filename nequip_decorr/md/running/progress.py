@@ -1,4 +1,4 @@
-"""What a person sees while replicas run: alive, ns/day, time left."""
+"""Progress on the terminal: replicas left, failures, ns/day, remaining time."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Display:
         )
 
     def refresh(self) -> None:
-        """Show the state of things, when it is time to."""
+        """Update the display if it is due."""
         now = time.monotonic()
         if self._console is None or now < self._next:
             return
@@ -101,8 +101,8 @@ class Display:
         done = 1 - left / (self._n_steps * len(self._steps))
         seconds = left * self._timestep_fs * 1e-6 / rate * 86400 if rate else None
         text = (
-            f"{len(self._steps) - failed} of {len(self._steps)} replicas alive, "
-            f"{len(to_go)} to go, {rate:.3g} ns/day, {_clock(seconds)} left"
+            f"{len(to_go)} of {len(self._steps)} replicas to finish, {failed} failed, "
+            f"{rate:.3g} ns/day, {_clock(seconds)} left"
         )
         if self._bar is not None:
             self._bar.update(self._task, completed=done, description=text)

@@ -1,4 +1,4 @@
-"""One replica from start to end: watched, recorded, saved, and put in words."""
+"""One replica from start to end: tested, recorded, saved, and described."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nequip_decorr.md.running.folder import RunFolder, Saved, frame_text
 from nequip_decorr.md.structures import kept_momenta, start_momenta, structure_hash
 from nequip_decorr.wording import one_line
 
-#: A repeat at half the step goes on this long beyond the time of the failure, fs.
+#: A repeat at half the step continues this long beyond the time of the failure, fs.
 REPEAT_BEYOND_FS = 100.0
 
 
@@ -74,7 +74,7 @@ def start_state(plan: Plan, protocol: Protocol) -> MDState:
 
 
 class ReplicaRun:
-    """Follows one replica, as far as an engine takes it.
+    """Observes one replica: tests, records and saves it.
 
     Args:
         plan: which one.
@@ -131,7 +131,7 @@ class ReplicaRun:
         self._fail(step, Violation("exception", line))
 
     def save(self, state: MDState) -> None:
-        """Keep where it stands."""
+        """Save its state."""
         self._flush_frames()
         good = self.last_good
         positions = (
@@ -151,7 +151,7 @@ class ReplicaRun:
         self._saved_at = time.monotonic()
 
     def finish(self, failure: results.Failure | None) -> None:
-        """Keep the end: survived (None), or this failure, with its last good frame."""
+        """Write the end: survived (None), or this failure, with its last good frame."""
         self._flush_frames()
         if failure is not None and self.last_good is not None:
             kept = self._good_atoms(self.last_good)
@@ -319,7 +319,7 @@ def describe(
     censored_by: str | None = None,
     trajectory: str | None = None,
 ) -> results.Replica:
-    """A replica as it stands in the result file."""
+    """A replica as written to the result file."""
     columns = trace.reshape(-1, 4).T.tolist()
     return results.Replica(
         index=plan.index,

@@ -41,7 +41,7 @@ from nequip_decorr.species import MAP_KEY
 
 
 class RunStoppedError(RuntimeError):
-    """A run stopped before its end; what it found so far is in the result file.
+    """A run stopped early; its results so far are in the result file.
 
     Attributes:
         result: what is in that file (``complete`` is False).
@@ -69,14 +69,14 @@ def run_stability(
 ) -> results.RunResult:
     """Run replicas until each has failed or reached the horizon.
 
-    In a folder that holds an unfinished run of the same model, structures and
-    protocol, that run goes on; a finished one is only read.
+    An unfinished run of the same model, structures and protocol in the folder is
+    resumed; a finished one is only read.
 
     Args:
         model: path of a NequIP model file, a :class:`ModelHandle`, an ase calculator,
             or a function (importable by name, for several processes) that makes one.
-            A calculator is known again by its class and by what it says of the first
-            structure, which costs one call.
+            A calculator is identified by its class and by its energy and forces on the
+            first structure, which costs one call.
         structures: a file that ase reads, or structures. Velocities in them are used
             with ``protocol.keep_velocities``, constraints are refused without
             ``protocol.drop_constraints``.
@@ -87,19 +87,19 @@ def run_stability(
         processes: worker processes; results do not depend on how many.
         chemical_species_to_atom_type_map: for a model file, see
             :func:`nequip_decorr.md.load_model`.
-        save_every_s: wall time between two saved states of a replica: what a killed
-            run loses at most.
-        console: where progress is shown; None for silence.
+        save_every_s: wall-clock seconds between saved states of a replica: the most
+            that a killed run loses.
+        console: where progress is shown; None for none.
 
     Returns:
         The result, as written to ``result.json``.
 
     Raises:
         UserError: for input that cannot be run, and for a folder
-            that holds another run.
+            that contains another run.
         RunStoppedError: when it is interrupted (SIGINT, SIGTERM), memory or disk ran
-            out, the model broke, or a worker process died. All so far is kept; the
-            same call goes on.
+            out, the model broke, or a worker process died. Everything so far is kept;
+            the same call resumes the run.
     """
     handle = _handle(model, engine, device, chemical_species_to_atom_type_map)
     check_count("processes", processes, least=1)

@@ -1,4 +1,4 @@
-"""Which of two models holds longer, and how sure that is."""
+"""Which of two models is more stable, and how certain that is."""
 
 from __future__ import annotations
 
@@ -21,21 +21,10 @@ from nequip_decorr.md.statistics.score import (
     restricted_mean,
 )
 from nequip_decorr.md.statistics.survival import counted, event_table, follow_up
-
-#: With fewer pairs no outcome is unlikely enough: all six of six in favour of one
-#: model has a probability of 2 * 0.5^6 = 0.03 if there is no difference, five 0.06.
-MIN_PAIRS = 6
+from nequip_decorr.md.statistics.verdict import verdict
 
 #: Weight of the pseudo-pair of :func:`score_difference`, in pairs.
 PSEUDO_WEIGHT = 0.5
-
-#: A log-rank test below this speaks where the score's interval does not. Half of 5 %,
-#: because two tests get two chances.
-LOG_RANK_LEVEL = 0.025
-
-#: With fewer pairs its normal distribution is off: all six of six has z = 2.45, which
-#: it takes for 0.014, and a probability of 0.03.
-MIN_PAIRS_LOG_RANK = 7
 
 #: What a protocol may differ in without changing what a replica is put through: the
 #: replicas themselves (paired one by one) and what is recorded of them.
@@ -93,7 +82,7 @@ def compare_runs(
     """Compare two runs of one protocol on the replicas that both have.
 
     Args:
-        first: a run; a positive difference says that it holds longer.
+        first: a run; a positive difference means that it is more stable.
         second: another run.
         names: of both, for messages and verdict.
         seed: seed of the bootstrap.
@@ -222,61 +211,6 @@ def score_difference(
     return interval, (scores[0], scores[1]), tau
 
 
-def verdict(
-    difference: Interval,
-    log_rank: LogRank,
-    n_pairs: int,
-    names: tuple[str, str],
-    *,
-    early: bool = True,
-) -> str:
-    """What interval and test say, in words, and no more.
-
-    The score is the mean share of the horizon, and its interval leaves room for
-    replicas that might have held to the end. Models that all fail in the first percent
-    of the horizon differ little in it, however surely one fails first; the test of the
-    rates of failure tells that.
-
-    Args:
-        difference: of the scores.
-        log_rank: of the same pairs.
-        n_pairs: how many.
-        names: of both models.
-        early: whether both hold less than half of the horizon.
-    """
-    numbers = (
-        f"score difference {difference.value:+.2f} "
-        f"[{difference.low:+.2f}, {difference.high:+.2f}]"
-    )
-    if n_pairs < MIN_PAIRS:
-        return (
-            f"no verdict: {counted(n_pairs, 'pair')}, at least {MIN_PAIRS} are needed "
-            f"to tell {names[0]} from {names[1]}; {numbers}"
-        )
-    if difference.low > 0:
-        return f"{names[0]} holds longer than {names[1]}: {numbers}"
-    if difference.high < 0:
-        return f"{names[1]} holds longer than {names[0]}: {numbers}"
-    p_value, z = log_rank.p_value, log_rank.z
-    enough = n_pairs >= MIN_PAIRS_LOG_RANK
-    if enough and p_value is not None and z is not None and p_value < LOG_RANK_LEVEL:
-        slower, faster = names if z < 0 else names[::-1]
-        advice = (
-            "compare the medians, or shorten the horizon"
-            if early
-            else "a longer horizon would tell"
-        )
-        return (
-            f"{slower} fails at a lower rate than {faster} on these structures "
-            f"(log-rank p = {p_value:.1g}), but the share of the horizon that it holds "
-            f"is not shown to be larger: {numbers}; {advice}"
-        )
-    return (
-        f"no difference shown between {names[0]} and {names[1]}: {numbers}; the "
-        "interval does not exclude either order"
-    )
-
-
 def protocol_differences(
     first: RunResult, second: RunResult, names: tuple[str, str]
 ) -> list[str]:
@@ -326,7 +260,7 @@ def _side_notes(run: RunResult, n_used: int, name: str) -> list[str]:
         unused = counted(len(run.replicas) - n_used, "replica")
         notes.append(f"{unused} of {name} without a partner: not used")
     if not run.complete:
-        notes.append(f"{name} is not complete: run the same command again to go on")
+        notes.append(f"{name} is not complete: run the same command again to resume")
     return notes
 
 

@@ -22,7 +22,7 @@ class LogRank:
         observed: failures of the first group.
         expected: what it would have if both had one hazard in each stratum.
         z: (observed - expected) / standard deviation; positive when the first group
-            fails more. None without a failure that could tell.
+            fails more. None without an informative failure.
         p_value: two-sided, from the normal distribution; None with ``z``.
         n_strata: strata with both groups in them.
     """

@@ -1,7 +1,7 @@
-"""How long replicas hold: survival curve, score, hazard, each with its interval.
+"""Stability of a model: survival curve, score and hazard with their intervals.
 
 Times are right-censored: a replica that reached the horizon, or was interrupted, has
-held *at least* that long. scipy does the Kaplan-Meier estimate.
+survived *at least* that long. scipy does the Kaplan-Meier estimate.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nequip_decorr.md.statistics.score import (
 
 @dataclass(frozen=True)
 class Curve:
-    """Kaplan-Meier curve as steps: ``survival[i]`` holds from ``time_ps[i]`` on.
+    """Kaplan-Meier curve as steps: ``survival[i]`` applies from ``time_ps[i]`` on.
 
     The first point is time zero, the last the end of the follow-up; ``low`` and
     ``high`` are pointwise 95 % limits (:func:`survival_interval`), ``at_risk`` the
@@ -47,7 +47,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Survival:
-    """What a set of replicas says about how long a model holds.
+    """Stability of a model, estimated from a set of replicas.
 
     Attributes:
         n_replicas: replicas that were started.
@@ -262,7 +262,7 @@ def describe_score(survival: Survival) -> str:
         )
     return (
         f"score {score.value:.2f} [{score.low:.2f}, {score.high:.2f}]: on average a "
-        f"replica held {100 * score.value:.0f} % of {survival.tau_ps:g} ps; "
+        f"replica survived {100 * score.value:.0f} % of {survival.tau_ps:g} ps; "
         f"{survival.n_failures} of {survival.n_replicas} failed"
     )
 

@@ -40,7 +40,7 @@ def test_tables_and_verdict(folders, capsys):
     assert main(["compare", str(folders / "good"), str(folders / "bad")]) == 0
     printed = words(capsys.readouterr().out)
     assert "langevin, 1 fs, horizon 10 ps" in printed
-    assert "good holds longer than bad: score difference +" in printed
+    assert "good is more stable than bad: score difference +" in printed
     assert "good - bad all 32" in printed
     assert "not reached" in printed
 
@@ -149,7 +149,7 @@ def test_without_matplotlib_it_says_what_to_install(folders):
     command = [sys.executable, "-c", code, "compare", *paths]
     plain = subprocess.run(command, capture_output=True, text=True, check=False)
     assert plain.returncode == 0
-    assert "good holds longer" in plain.stdout
+    assert "good is more stable" in plain.stdout
     plotted = subprocess.run(
         [*command, "--plot", "c.png"], capture_output=True, text=True, check=False
     )

@@ -76,7 +76,7 @@ def test_interrupt_and_resume(tmp_path, checkpoint, hfo2, whole):
     process.join(commands.HUNG_S)
     assert process.exitcode == 130
     told = log.read_text()
-    assert "interrupted; run the same command again to go on" in told
+    assert "interrupted; run the same command again to resume" in told
     assert "(not complete)" in told
     partial = results.load(run / "result.json")
     assert not partial.complete

@@ -236,7 +236,7 @@ def test_every_end_is_listed(tmp_path):
     result = run(n_structures=2, replicas=1, hazard_per_ps=0.0)
     stopped = replace(result.replicas[1], time_ps=3.0, censored_by="out_of_memory")
     page = page_of(replace(result, replicas=(result.replicas[0], stopped)), tmp_path)
-    assert "10 held to the horizon" in page.text
+    assert "10 survived to the horizon" in page.text
     assert "3 censored: out_of_memory" in page.text
     assert "1 replica stopped before the horizon" in page.text
 
@@ -317,7 +317,7 @@ def test_many_failures_have_a_few_pictures(tmp_path):
     page = page_of(replace(result, replicas=replicas), tmp_path)
     alts = [value for name, value in page.attributes if name == "alt"]
     assert sum(a.startswith("Atoms around") for a in alts) == MAX_PICTURES
-    assert "The 4 later failures are in the table alone" in page.text
+    assert "The 4 later failures are only in the table" in page.text
 
 
 @pytest.mark.parametrize(

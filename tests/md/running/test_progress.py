@@ -38,10 +38,10 @@ def shown(steps, clock, *, terminal, then=None, after_s=40.0):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_who_is_alive(clock, terminal):
+def test_who_is_left(clock, terminal):
     # one runs at step 50, one waits, one survived, two failed
     _, text = shown([50, 0, ~100, ~30, ~99], clock, terminal=terminal)
-    assert "3 of 5 replicas alive, 2 to go" in text
+    assert "2 of 5 replicas to finish, 2 failed" in text
 
 
 def test_the_share_that_is_done(clock):

@@ -11,13 +11,9 @@ from scipy import stats
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.statistics.comparison import (
-    LOG_RANK_LEVEL,
-    MIN_PAIRS,
-    MIN_PAIRS_LOG_RANK,
     compare_runs,
     pair_replicas,
     score_difference,
-    verdict,
 )
 from nequip_decorr.md.statistics.logrank import (
     LogRank,
@@ -25,6 +21,12 @@ from nequip_decorr.md.statistics.logrank import (
     stratified_log_rank,
 )
 from nequip_decorr.md.statistics.score import Interval
+from nequip_decorr.md.statistics.verdict import (
+    LOG_RANK_LEVEL,
+    MIN_PAIRS,
+    MIN_PAIRS_LOG_RANK,
+    verdict,
+)
 from tests.support.published import HORIZON, PLACEBO, SIX_MP, as_replicas
 from tests.support.synthetic import replica, run
 
@@ -229,12 +231,12 @@ def test_coverage_of_the_difference(monkeypatch, hazards, n_structures, size, sp
         (
             Interval(0.21, 0.05, 0.37),
             16,
-            "A holds longer than B: score difference +0.21",
+            "A is more stable than B: score difference +0.21",
         ),
         (
             Interval(-0.21, -0.37, -0.05),
             16,
-            "B holds longer than A: score difference -0.21",
+            "B is more stable than A: score difference -0.21",
         ),
         (Interval(0.1, -0.05, 0.3), 16, "no difference shown"),
         (Interval(0.1, 0.0, 0.3), 16, "no difference shown"),
@@ -274,7 +276,7 @@ def test_verdict_where_only_the_rates_of_failure_tell(z, p_value, words):
     )
     sure = Interval(0.2, 0.1, 0.3)
     assert verdict(sure, LogRank(16, 9.0, z, p_value, 16), 16, ("A", "B")).startswith(
-        "A holds longer"
+        "A is more stable"
     )
     few = verdict(unsure, LogRank(5, 3.0, z, p_value, 5), 5, ("A", "B"))
     assert few.startswith("no verdict")
@@ -287,7 +289,7 @@ def test_advice_is_by_when_the_models_fail():
     early = verdict(unsure, log_rank, 16, ("A", "B"), early=True)
     assert early.endswith("compare the medians, or shorten the horizon")
     late = verdict(unsure, log_rank, 16, ("A", "B"), early=False)
-    assert late.endswith("a longer horizon would tell")
+    assert late.endswith("a longer horizon would show it")
 
 
 def test_the_normal_distribution_is_right_from_seven_pairs_on():
@@ -335,7 +337,7 @@ def test_a_clear_difference_is_shown_and_an_absent_one_is_not():
     good = run(hazard_per_ps=0.02, n_structures=16, seed=1)
     bad = run(hazard_per_ps=0.5, n_structures=16, seed=2)
     found = compare_runs(good, bad, ("good", "bad"))
-    assert found.verdict.startswith("good holds longer than bad")
+    assert found.verdict.startswith("good is more stable than bad")
     assert found.log_rank.z < 0
     assert found.log_rank.p_value < 1e-3
     assert found.n_pairs == 32
