@@ -1,5 +1,5 @@
 # make quickstart   train Allegro with and without the flag, compare errors, correlations and MD
-# make evidence     the benchmark on hafnium oxide (10 core-hours; goes on where it stopped;
+# make evidence     the benchmark on hafnium oxide (10 core-hours; rerun to resume;
 #                   GRID=gpu for larger models), make evidence-small a part in 20 minutes
 # make test         all tests (make test-fast leaves out the slow ones)
 # make overhead     cost of the term in training steps, into benchmarks/cost/results

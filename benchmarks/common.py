@@ -38,15 +38,20 @@ def environment() -> dict[str, str]:
     return {**os.environ, **found}
 
 
-def start(command: Sequence[str | Path], log: Path) -> subprocess.Popen[bytes]:
-    """Start a command in the repository's folder; its output is added to ``log``."""
+def start(
+    command: Sequence[str | Path], log: Path, **variables: str
+) -> subprocess.Popen[bytes]:
+    """Start a command in the repository's folder; its output is added to ``log``.
+
+    ``variables`` are added to its environment.
+    """
     with log.open("ab") as handle:
         return subprocess.Popen(
             [str(part) for part in command],
             cwd=ROOT,
             stdout=handle,
             stderr=subprocess.STDOUT,
-            env=environment(),
+            env={**environment(), **variables},
         )
 
 
@@ -62,8 +67,8 @@ def finish(process: subprocess.Popen[bytes], log: Path) -> None:
         raise CommandError(f"{' '.join(map(str, shown))} failed, see {log}:\n{tail}")
 
 
-def run(command: Sequence[str | Path], log: Path) -> float:
-    """Run a command to its end; returns its CPU time in s.
+def run(command: Sequence[str | Path], log: Path, **variables: str) -> float:
+    """Run a command to its end as :func:`start` does; returns its CPU time in s.
 
     CPU time, because other processes share the machine.
 
@@ -71,7 +76,7 @@ def run(command: Sequence[str | Path], log: Path) -> float:
         CommandError: when it failed.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    finish(start(command, log), log)
+    finish(start(command, log, **variables), log)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 

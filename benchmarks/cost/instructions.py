@@ -32,6 +32,7 @@ from .models import (
     EVERY_N_STEPS,
     FOURTH,
     OFF,
+    SCHEDULE,
     Stop,
     Switched,
     batch_of,
@@ -112,7 +113,7 @@ def whole_steps(model: str, edges: int, counts: Path) -> dict[str, Any]:
     The first of the four has the term.
     """
     batch = batch_of(edges)
-    ours = Switched({"kind": "constant", "coeff": 0.3}, monitor=False)
+    ours = Switched(SCHEDULE, monitor=False)
     count = Count(ours, counts)
     # of the last kind one step is enough
     steps = (len(KINDS) - 1) * EVERY_N_STEPS + 1

@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from .models import (
     OFF,
     ON,
+    SCHEDULE,
     Stop,
     Switched,
     trainer_for,
@@ -82,7 +83,7 @@ class Scale:
 
 def peaks(name: str, mode: str, batch: Any, options: dict[str, Any]) -> list[float]:
     """Peaks (MiB) of a step with the term and of one without."""
-    ours = Switched({"kind": "constant", "coeff": 0.3}, monitor=False, **options)
+    ours = Switched(SCHEDULE, monitor=False, **options)
     weigh = Weigh(ours)
     loader = torch.utils.data.DataLoader([batch] * (2 * STEPS), batch_size=None)
     with tempfile.TemporaryDirectory() as folder:

@@ -32,6 +32,9 @@ TYPES = ["Hf", "O"]
 COEFFICIENT = 0.3
 R_MAX = 4.0
 
+#: The schedule of all measurements.
+SCHEDULE = {"kind": "constant", "coeff": COEFFICIENT}
+
 #: What steps can be: without the callback, with it at coefficient 0, with the term in
 #: each of them or, as `+nequip_decorr=constant` has it, in one of four.
 OFF, MONITOR, ON, FOURTH = "off", "monitor", "on", "fourth"

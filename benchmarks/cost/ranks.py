@@ -21,6 +21,7 @@ from nequip.utils.global_state import set_global_state
 from .models import (
     OFF,
     ON,
+    SCHEDULE,
     Clock,
     Stop,
     Switched,
@@ -60,7 +61,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     set_global_state()
     batch = batch_of(args.edges)
-    ours = Switched({"kind": "constant", "coeff": 0.3}, monitor=False)
+    ours = Switched(SCHEDULE, monitor=False)
     clock = Clock(ours, (ON, OFF), 0.0)
     steps = 2 * (args.pairs + clock.warm) * clock.block
     module = training_module(args.model, "eager")

@@ -47,6 +47,7 @@ from .models import (
     MONITOR,
     OFF,
     ON,
+    SCHEDULE,
     Clock,
     Stop,
     Switched,
@@ -68,7 +69,7 @@ def train(
 ) -> Row:
     """Train one model on one batch again and again; a row of the table."""
     batch = batch_of(edges)
-    ours = Switched({"kind": "constant", "coeff": 0.3}, monitor=False, **options)
+    ours = Switched(SCHEDULE, monitor=False, **options)
     clock = Clock(ours, (ON, FOURTH, MONITOR, OFF), seconds)
     steps = 12_000
     loader = torch.utils.data.DataLoader([batch] * steps, batch_size=None)

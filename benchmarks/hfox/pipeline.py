@@ -98,7 +98,9 @@ def compile_model(folder: Path, device: str) -> Path:
         partial = folder / f"partial_{target}.nequip.pt2"
         options = ["--device", device, "--mode", "aotinductor", "--target", target]
         command = [BIN / "nequip-compile", folder / "best.ckpt", partial, *options]
-        run(command, folder / "output.log")
+        # models of one graph overwrite each other's files in a cache that they share
+        own = str(folder / "inductor")
+        run(command, folder / "output.log", TORCHINDUCTOR_CACHE_DIR=own)
         partial.replace(compiled)
     return compiled
 

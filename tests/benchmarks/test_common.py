@@ -23,6 +23,12 @@ def test_a_command_runs_in_the_repository_on_one_thread(tmp_path: Path) -> None:
     assert log.read_text().split() == [str(common.ROOT), "1", str(init)]
 
 
+def test_a_command_can_have_variables_of_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    common.run(python("import os; print(os.environ['MINE'])"), log, MINE="1")
+    assert log.read_text().strip() == "1"
+
+
 def test_cpu_time_is_that_of_the_command(tmp_path: Path) -> None:
     code = "import time\nwhile time.process_time() < {}: pass"
     short, long = (

@@ -63,7 +63,7 @@ def test_steps_are_timed_with_and_without_the_term_in_turns(
     monkeypatch.setattr(Watched, "seen", {}, raising=False)
     monkeypatch.setattr(training, "Switched", Watched)
     name, mode, edges, step_ms, rounds, *ratios = training.train(
-        TINY, "eager", 1, 0.0, {"max_edges": 100}
+        TINY, "eager", 1, 0.0, {"sample": {"edges": 100}}
     )
     assert (name, mode) == (TINY, "eager")
     assert int(edges) == AtomicDataDict.num_edges(models.batch_of(1))
