@@ -142,7 +142,7 @@ def test_restarts_on_and_off(
         return train(tmp_path / name, *flags, *more, config=config)
 
     kept = resume(lowered, "kept", *FLAG)
-    assert "restarted at step 5, unchanged" in kept.output
+    assert "restarted at step 5, settings unchanged" in kept.output
     assert kept.column(LOSS) == lowered.column(LOSS)[5:]
     for key, value in weights(lowered).items():
         assert torch.equal(weights(kept)[key], value), key

@@ -19,6 +19,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.neighborlist import neighbor_list
+from nequip.utils.global_state import set_global_state
 from numpy.typing import NDArray
 
 from nequip_decorr.cli.main import main
@@ -214,6 +215,7 @@ def test_features_that_are_not_finite_are_refused_with_layer_and_frames(
 
 
 def allegro(**options: Any) -> torch.nn.Module:
+    set_global_state()
     from allegro.model import AllegroModel
 
     model: torch.nn.Module = AllegroModel(
@@ -240,6 +242,7 @@ def allegro(**options: Any) -> torch.nn.Module:
 
 
 def nequip() -> torch.nn.Module:
+    set_global_state()
     from nequip.model import NequIPGNNModel
 
     model: torch.nn.Module = NequIPGNNModel(
