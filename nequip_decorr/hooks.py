@@ -5,66 +5,8 @@ do not need it: ``+nequip_decorr=constant`` finds their features automatically.
 
 A :class:`Tap` keeps what the named modules return, with its graph, until the next
 forward call. :mod:`nequip_decorr.correlation.functional` turns that into a penalty to
-add to the loss. The model and its ``state_dict`` stay unchanged:
-
-.. code-block:: python
-
-    import torch
-    from ase.io import read
-    from torch_geometric.nn.models import SchNet
-
-    from nequip_decorr.correlation.functional import as_blocks, moments, penalty
-    from nequip_decorr.hooks import Tap
-
-    coefficient = 1.0
-    frames = read("frames.extxyz", ":")
-    mean = sum(frame.get_potential_energy() for frame in frames) / len(frames)
-
-
-    def neighbors(pos, batch):
-        near = torch.cdist(pos.detach(), pos.detach()).fill_diagonal_(9.0) < 4.0
-        i, j = near.nonzero(as_tuple=True)
-        return torch.stack([i, j]), (pos[i] - pos[j]).norm(dim=-1)
-
-
-    torch.manual_seed(0)
-    model = SchNet(32, 32, num_interactions=2, cutoff=4.0, interaction_graph=neighbors)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-
-    # the filters of each interaction, (edges, filters): a NequIP GNN's radial weights
-    with Tap(model, "interactions.*.mlp") as tap:
-        for frame in frames:
-            pos = torch.tensor(frame.positions, dtype=torch.float32, requires_grad=True)
-            energy = model(torch.tensor(frame.numbers), pos).sum()
-            (gradient,) = torch.autograd.grad(energy, pos, create_graph=True)
-            loss = (energy - frame.get_potential_energy() + mean).square() / len(frame)
-            loss = loss + (gradient + torch.tensor(frame.get_forces())).square().mean()
-            layers = [penalty(moments(as_blocks(x))) for x in tap.features.values()]
-            loss = loss + coefficient * torch.cat(layers).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-To find names, print ``[name for name, _ in model.named_modules()]`` and look for
-modules that return one row of features for each edge. In MACE, for instance,
-``interactions.*.conv_tp_weights`` returns the radial weights of each interaction and
-``interactions.*.conv_tp`` its messages. Messages are equivariant, so use
-
-.. code-block:: python
-
-    from nequip_decorr.correlation.channels import (
-        block_moments, group_blocks, irrep_blocks
-    )
-
-    blocks = irrep_blocks(name, module.irreps_out)  # e3nn's Irreps
-    for group in group_blocks(blocks):
-        alike = [blocks[index] for index in group]
-        values = penalty(block_moments(tap.features, alike))  # one a block
-
-A coefficient that changes during training can come from
-:class:`nequip_decorr.training.schedules.Cosine`. With data parallelism each rank
-penalises its own edges only, unless the moments are summed over ranks first, as
-:class:`nequip_decorr.EdgeCorrelation` does.
+add to the loss. The model and its ``state_dict`` stay unchanged. A complete training
+loop is in the documentation, under "Other force fields".
 """
 
 from __future__ import annotations

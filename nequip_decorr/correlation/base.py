@@ -45,16 +45,14 @@ class CorrelationMetric(Metric):
     See :class:`nequip_decorr.EdgeCorrelation` for the options.
 
     Attributes:
-        step: number of the step, which with ``seed`` determines what is drawn. The
-            callback sets it to the trainer's ``global_step``; by hand it counts
-            training calls.
+        step: with ``seed``, determines what is drawn. The callback sets it to the
+            trainer's ``global_step``; by hand it counts training calls.
         blocks: the groups of channels; None before the first batch unless given.
         last_batches: moments of the last batch over all ranks, one for each group of
             blocks that go into one product.
-        checked_by_callback: set by the callback, which looks at the value that NequIP
-            has read already; otherwise the metric reads one scalar a step itself.
-        differentiated_with_energy: set by the callback: the loss, of which this is a
-            term, has the energy in it.
+        checked_by_callback: the callback checks the value that NequIP has read already;
+            otherwise the metric reads one scalar a step itself.
+        differentiated_with_energy: the loss also contains the energy.
     """
 
     is_differentiable = True
@@ -112,9 +110,12 @@ class CorrelationMetric(Metric):
         """
         value = self._evaluate(preds)
         self._update_count += 1
-        self._computed = None
-        if not self.checked_by_callback:
-            self.check_finite(value.item(), f"step {self.step}")
+        # setting an attribute of a module takes as long as a small operator
+        if self._computed is not None:
+            self._computed = None
+        if self.checked_by_callback:
+            return value
+        self.check_finite(value.item(), f"step {self.step}")
         if torch.is_grad_enabled():
             self.step += 1
         return value
@@ -161,9 +162,10 @@ class CorrelationMetric(Metric):
         batch = whole = self._batch_moments(preds)
         if self.dist_sync_on_step and self.distributed_available_fn():
             whole = self._over_ranks(batch)
-        self.last_batches = [_detached(m) for m in whole]
+        self.last_batches[:] = [_detached(m) for m in whole]
         value = self._value(whole, self.penalty, self.variance_floor)
-        self._accumulate([_detached(m) for m in batch], value.detach())
+        mine = self.last_batches if whole is batch else [_detached(m) for m in batch]
+        self._accumulate(mine, value.detach())
         return value
 
     @abstractmethod
@@ -239,9 +241,10 @@ class CorrelationMetric(Metric):
         values = [penalty(m, kind, floor) for m in groups]
         together = values[0] if len(values) == 1 else torch.cat(values)
         # a copy makes the host wait for the device: one copy only
-        self._weights = self._weights.to(together.device)
+        if self._weights.device != together.device:
+            self._weights = self._weights.to(together.device)
         # a weight of 0 does not hide what is not finite: its gradient would be NaN
-        return (together * self._weights).sum()
+        return together.dot(self._weights)
 
     # --- options ---
 

@@ -34,6 +34,8 @@ DEAD_RELATIVE_TO_BLOCK = 1e-8
 DEAD_RELATIVE_TO_MEAN = 1e-12
 
 _TINY = torch.finfo(torch.float64).tiny
+#: Far more than float64 rounds a sum of squared correlations by.
+_ROUNDING = 1e-12
 
 #: The penalties of one pair of channels.
 PENALTIES = ("square", "abs")
@@ -148,7 +150,7 @@ def merge(first: Moments, *others: Moments) -> Moments:
 
 def covariance(m: Moments) -> Tensor:
     """Centred second moment ``(L, C, C)``, divided by N; 0 where there are no rows."""
-    return _mean_and_covariance(m)[1]
+    return _comoment(m)[1] / m.weight.clamp_min(_TINY)
 
 
 def live_channels(m: Moments) -> Tensor:
@@ -159,7 +161,7 @@ def live_channels(m: Moments) -> Tensor:
     finite, meaningless correlations.
     """
     with torch.no_grad():
-        return _correlate(m, floor=0.0)[1]
+        return _with_variances(m, floor=0.0)[2]
 
 
 def correlation(m: Moments, floor: float = VARIANCE_FLOOR) -> Tensor:
@@ -181,38 +183,66 @@ def penalty(m: Moments, kind: str = "square", floor: float = VARIANCE_FLOOR) -> 
     """
     if kind not in PENALTIES:
         raise UserError(f"expected `penalty` to be one of {PENALTIES}, got '{kind}'")
-    r, live = _correlate(m, floor)
-    return _mean_over_pairs(r * r if kind == "square" else r.abs(), live)
+    cov, variance, live = _with_variances(m, floor)
+    # R is not written out: a matrix-vector product takes half the operators each way
+    cov = cov * _off_diagonal(cov)
+    if kind == "square":
+        matrix, scale = cov * cov, variance.reciprocal()
+    else:
+        matrix, scale = cov.abs(), variance.rsqrt()
+    total = (torch.bmm(matrix, scale.unsqueeze(2)).squeeze(2) * scale).sum(dim=1)
+    mean = total / _pairs(live)
+    # rounding of duplicated channels may pass 1 by an ulp, but not below a floor
+    return mean.clamp_max(1.0) if floor < _ROUNDING else mean
 
 
-def _mean_and_covariance(m: Moments) -> tuple[Tensor, Tensor]:
-    weight = m.weight.clamp_min(_TINY)
-    mean = m.first / weight
-    return mean, m.second / weight - mean[:, :, None] * mean[:, None, :]
+def _comoment(m: Moments) -> tuple[Tensor, Tensor]:
+    """Mean (L, C), and N times the covariance (L, C, C)."""
+    mean = m.first / m.weight.clamp_min(_TINY)
+    # not addcmul, whose fused rounding would leave a constant channel a variance
+    return mean, m.second - m.first.unsqueeze(2) * mean.unsqueeze(1)
 
 
-def _correlate(m: Moments, floor: float) -> tuple[Tensor, Tensor]:
-    """Correlation matrices (L, C, C), and which channels are alive (L, C)."""
-    mean, cov = _mean_and_covariance(m)
+def _with_variances(m: Moments, floor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Covariances (L, C, C), floored variances, and which channels are alive (L, C).
+
+    Both are N times as large, which no correlation depends on. The variance of a dead
+    channel is infinite, so that it has no correlation: 0 would have a NaN for its
+    gradient.
+    """
+    mean, cov = _comoment(m)
     variance = cov.diagonal(dim1=1, dim2=2)
     average = variance.mean(dim=1, keepdim=True)
     with torch.no_grad():
         live = variance > torch.maximum(
-            DEAD_RELATIVE_TO_BLOCK * average, DEAD_RELATIVE_TO_MEAN * mean * mean
+            DEAD_RELATIVE_TO_BLOCK * average, DEAD_RELATIVE_TO_MEAN * mean * m.first
         )
-    # infinity, not 0, for dead channels: 0 would have a NaN for its gradient
     floored = torch.add(variance, average, alpha=floor).masked_fill(~live, torch.inf)
-    inverse = floored.rsqrt()
+    return cov, floored, live
+
+
+def _correlate(m: Moments, floor: float) -> tuple[Tensor, Tensor]:
+    """Correlation matrices (L, C, C), and which channels are alive (L, C)."""
+    cov, variance, live = _with_variances(m, floor)
+    inverse = variance.rsqrt()
     return cov * (inverse[:, :, None] * inverse[:, None, :]), live
+
+
+def _off_diagonal(matrix: Tensor) -> Tensor:
+    """1 off the diagonal and 0 on it, float64 ``(C, C)``."""
+    return matrix.new_ones(matrix.shape[1:]).fill_diagonal_(0.0)
+
+
+def _pairs(live: Tensor) -> Tensor:
+    """Ordered pairs of live channels, at least 1, float64 ``(L,)``."""
+    count = live.sum(dim=1, dtype=torch.float64)
+    return (count * (count - 1)).clamp_min(1)
 
 
 def _mean_over_pairs(matrix: Tensor, live: Tensor) -> Tensor:
     """Mean of ``(L, C, C)`` off the diagonal over pairs of live channels, ``(L,)``."""
-    diagonal = torch.eye(matrix.shape[1], dtype=torch.bool, device=matrix.device)
-    total = matrix.masked_fill(diagonal, 0.0).sum(dim=(1, 2))
-    count = live.sum(dim=1, dtype=matrix.dtype)
-    # rounding of duplicated channels may pass 1 by an ulp
-    return (total / (count * (count - 1)).clamp_min(1)).clamp_max(1.0)
+    total = (matrix * _off_diagonal(matrix)).sum(dim=(1, 2))
+    return (total / _pairs(live)).clamp_max(1.0)
 
 
 def debias(mean_square: Tensor, rows: Tensor) -> Tensor:

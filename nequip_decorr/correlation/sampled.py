@@ -88,8 +88,8 @@ class SampledCorrelation(CorrelationMetric):
 
     def _accumulate(self, batch: list[Moments], value: Tensor) -> None:
         edges = batch[0].weight
-        self.value_sum = self.value_sum + value * edges
-        self.edges = self.edges + edges
+        self.value_sum.addcmul_(value, edges)
+        self.edges.add_(edges)
 
     def _add_states(self) -> None:
         for name in ("value_sum", "edges"):

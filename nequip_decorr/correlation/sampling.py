@@ -50,10 +50,11 @@ def subsample_rows(
         keep + 1, generator=generator, device=device, dtype=torch.float64
     )
     border = torch.arange(0, (keep + 1) * total, total, device=device) // keep
-    size = border[1:] - border[:-1]
-    within = (uniform[:keep] * size).long()
-    shift = (uniform[keep] * total).long()
-    return within.add_(border[:-1]).add_(shift).remainder_(total)
+    first = border.narrow(0, 0, keep)
+    size = border.narrow(0, 1, keep) - first
+    within = (uniform.narrow(0, 0, keep) * size).long()
+    shift = (uniform.select(0, keep) * total).long()
+    return within.add_(first).add_(shift).remainder_(total)
 
 
 def subsample_channels(

@@ -10,20 +10,18 @@ from torch import Tensor
 
 from nequip_decorr import __version__
 from nequip_decorr.correlation.pooled import EdgeCorrelation
-from nequip_decorr.correlation.sampled import SampledCorrelation
 from nequip_decorr.errors import UserError
 from nequip_decorr.training import logs, nequip_internals
 from nequip_decorr.training.course import Course
 from nequip_decorr.training.features import (
     Features,
     check_features,
-    check_layers,
     find_features,
     tap,
 )
 from nequip_decorr.training.options import read_options
 from nequip_decorr.training.progress import read_progress
-from nequip_decorr.training.terms import new_monitor, new_term
+from nequip_decorr.training.terms import LossTerm, new_monitor
 
 PACKAGE = "nequip_decorr"
 
@@ -35,9 +33,9 @@ class EdgeDecorrelation(Callback):
     or NequIP GNN and sets its coefficient by a schedule. The coefficients of energy,
     forces and stress are exactly those of a training without it: the loss is
     :math:`\sum_k c_k L_k + \lambda\, L_\mathrm{corr}` with :math:`\sum_k c_k = 1` as
-    NequIP normalises it. Checkpoints, packaged and compiled models contain nothing of
-    this package. Features that a model does not output are added to its output by hooks
-    during training, also with ``compile_mode: compile``.
+    NequIP normalises it. Checkpoints, packaged and compiled models contain no reference
+    to this package. Features that a model does not output are added to its output by
+    hooks during training, also with ``compile_mode: compile``.
 
     .. code-block:: yaml
 
@@ -60,20 +58,15 @@ class EdgeDecorrelation(Callback):
     present one. At equal progress it is the same for any batch size, number of ranks,
     ``accumulate_grad_batches`` and ``limit_train_batches``, also when a restart changes
     them. A longer training (``max_epochs``) stretches a schedule whose ``stop`` is
-    null, and the log says so.
+    null or whose ``unit`` is ``fraction``, and the log says so. With ``relative: true``
+    all of this holds for the multiple of the rest of the loss.
 
     For several terms, for example of edges and tensors, add several callbacks, each
     with its own ``name``.
 
-    Logged: ``loss_coeff/edge_correlation`` and ``train_loss_step/edge_correlation`` at
-    each step, ``train_loss_epoch/edge_correlation`` and ``val0_epoch/edge_correlation``
-    at each epoch, and for each layer of the validation set
-    ``val0_epoch/edge_correlation_layer0_mean_abs_rho``, ``..._mean_rho2_debiased``,
-    ``..._effective_rank`` and ``..._dead_fraction``. Features other than Allegro's
-    scalars are part of the name: ``..._layer0_radial_...``,
-    ``..._layer0_tensors_1o_...``. The options are logged as hyper-parameters under the
-    term's name. A warning says when the term found no edges, or only constant channels,
-    in an epoch.
+    Logged under ``edge_correlation``: ``loss_coeff/`` and ``train_loss_step/`` at each
+    step, ``train_loss_epoch/``, ``val0_epoch/`` and the diagnosis of each layer of the
+    validation set at each epoch, the options as hyper-parameters.
 
     Args:
         schedule: how the coefficient changes: ``kind`` and the options of that kind,
@@ -89,6 +82,11 @@ class EdgeDecorrelation(Callback):
         layer_weights: one weight per layer; 0 leaves a layer out. None: equal.
         monitor: also measure each layer on the validation data.
         name: name of the term in the loss, in the logs and in checkpoints.
+
+    Attributes:
+        options: all options, checked.
+        term: the term in the loss of a training; None before, and with a coefficient
+            of 0 (monitor only).
 
     Raises:
         UserError: before the first step, for unknown options or values out of range, a
@@ -121,13 +119,10 @@ class EdgeDecorrelation(Callback):
         self._restored_settings: dict[str, Any] | None = None
         self._found: Features | None = None
         self._taps: list[Any] = []
-        self._loss_term: SampledCorrelation | None = None
+        self.term: LossTerm | None = None
         self._monitors: list[EdgeCorrelation] = []
         self._names: frozenset[str] = frozenset()
         self._at_start = True
-        self._said_idle = False
-        self._step_of_batch = 0
-        self._coefficient = 0.0
 
     @property
     def state_key(self) -> str:
@@ -148,16 +143,13 @@ class EdgeDecorrelation(Callback):
         model = nequip_internals.sole_model(pl_module)
         options = self.options
         self._found = find_features(model, options.features, options.layer_dim)
-        check_layers(self._found, options.layer_weights)
         # in every stage, since the first that calls the model may compile it
         self._untap()
         self._taps = tap(model, self._found)
         nequip_internals.strip_hyperparameters(pl_module, PACKAGE)
-        if stage == "fit" and self._loss_term is None and options.schedule.coeff > 0:
-            self._check_training(trainer, pl_module)
-            self._loss_term = new_term(options, self._found)
-            nequip_internals.add_metric(pl_module.loss, self.name, self._loss_term)
-            self._set_coefficient(pl_module, 0.0)
+        if stage == "fit" and self.term is None and options.schedule.coeff > 0:
+            _check_training(trainer, pl_module, self._course)
+            self.term = LossTerm(options, self._found, pl_module.loss, self._names)
         if options.monitor and not self._monitors:
             for manager in pl_module.val_metrics:
                 if manager is not None:
@@ -170,11 +162,8 @@ class EdgeDecorrelation(Callback):
         self._at_start = True
         if self._found is None:  # pragma: no cover
             raise RuntimeError("`on_train_start` was called before `setup`")
-        schedule = self.options.schedule
         nequip_internals.rank_zero_logger(__name__).info(
-            logs.start_line(
-                __version__, self._found.title, schedule.kind, schedule.coeff
-            )
+            logs.start_line(__version__, self._found.title, self.options.schedule)
         )
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -185,8 +174,8 @@ class EdgeDecorrelation(Callback):
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Reset the term's epoch: NequIP resets only terms with a coefficient."""
-        if self._loss_term is not None:
-            self._loss_term.reset()
+        if self.term is not None:
+            self.term.metric.reset()
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -194,54 +183,43 @@ class EdgeDecorrelation(Callback):
         """Set the coefficient, whatever others have set in the meantime."""
         now = read_progress(trainer, batch_idx)
         self._course.locate(now, trainer.max_epochs, trainer.max_steps)
-        if self._loss_term is not None:
-            self._coefficient = self._course.coefficient()
         if self._at_start:
             self._at_start = False
-            self._report(trainer)
-        if self._loss_term is None:
+            settings = self._settings()
+            _report(trainer, self.name, self._course, self._restored_settings, settings)
+        if self.term is None:
             return
-        every = self.options.sample.every
-        enters = now.enters(every)
-        self._set_coefficient(pl_module, self._coefficient * every * enters)
-        step = now.global_step
-        self._step_of_batch = step
-        self._loss_term.step = step
-        # schedules of NequIP's coefficients may turn it off and on
-        self._loss_term.differentiated_with_energy = nequip_internals.has_energy_term(
-            pl_module.loss
-        )
+        coefficient = self._course.coefficient()
+        self.term.start_batch(now, coefficient)
         if nequip_internals.will_log(trainer):
-            pl_module.log(f"loss_coeff/{self.name}", self._coefficient)
+            pl_module.log(f"loss_coeff/{self.name}", coefficient)
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Tensor) -> None:
         """Stop before a gradient that is not finite reaches the weights."""
-        value = nequip_internals.last_value(pl_module.loss, self.name)
-        if self._loss_term is not None and value is not None:
-            self._loss_term.check_finite(
-                value, f"step {trainer.global_step}, epoch {trainer.current_epoch}"
+        if self.term is not None:
+            self.term.check_finite(
+                f"step {trainer.global_step}, epoch {trainer.current_epoch}"
             )
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Pass the correlation of an optimizer step to the controller."""
-        stepped = trainer.global_step > self._step_of_batch
-        term, controller = self._loss_term, self._course.controller
-        if not (stepped and controller is not None and term is not None):
+        """Measure what the next coefficient depends on."""
+        term, course = self.term, self._course
+        if term is None:
             return
-        if term.update_called and self.name in pl_module.loss.entries:
-            controller.measured(float(term.last_mean_square()))
+        stepped = term.has_stepped(trainer.global_step)
+        if course.running_loss is not None:
+            course.running_loss.add(term.rest(), stepped)
+        if course.controller is not None and stepped:
+            measured = term.measured()
+            if measured is not None:
+                course.controller.measured(measured)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Let NequIP log the epoch's value even if the last step was without it."""
-        term = self._loss_term
-        if term is None or not term.update_called:
-            return
-        self._set_coefficient(pl_module, self._coefficient)
-        lacked = None if self._said_idle else term.idle()
+        """Let NequIP log the epoch's value; warn if the term had no effect."""
+        lacked = None if self.term is None else self.term.end_epoch()
         if lacked is not None and self._found is not None:
-            self._said_idle = True
             rows, epoch = self._found.rows, trainer.current_epoch
             line = logs.idle_line(self.name, lacked, rows, epoch)
             nequip_internals.rank_zero_logger(__name__).warning(f"{PACKAGE}: {line}")
@@ -255,7 +233,7 @@ class EdgeDecorrelation(Callback):
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Pass the validation force error to the controller."""
         controller = self._course.controller
-        if controller is None or self._loss_term is None or trainer.state.fn != "fit":
+        if controller is None or self.term is None or trainer.state.fn != "fit":
             return
         error = nequip_internals.guarded_error(trainer, controller.target.guard_monitor)
         if trainer.sanity_checking:
@@ -284,46 +262,19 @@ class EdgeDecorrelation(Callback):
         """Remove the term from the saved state of the metrics."""
         nequip_internals.strip_checkpoint(checkpoint, self.name)
 
-    # --- helpers ---
-
     def _settings(self) -> dict[str, Any]:
-        """All options, with the position that an open schedule was stretched to."""
+        """All options, with the position that a schedule was stretched to."""
         settings = self.options.settings()
         if self.options.schedule.open_ended:
             settings["schedule"]["stop"] = self._course.end
+        if self._course.epochs:
+            settings["schedule"]["epochs"] = self._course.epochs
         return settings
-
-    def _check_training(self, trainer: Any, pl_module: Any) -> None:
-        nequip_internals.refuse_unsupported(trainer, pl_module)
-        restarts = trainer.ckpt_path is not None
-        self._course.check(trainer.max_epochs, trainer.max_steps, restarts)
-        if self._course.controller is not None:
-            monitor = self._course.controller.target.guard_monitor
-            nequip_internals.check_guard(trainer, pl_module, monitor)
 
     def _untap(self) -> None:
         for handle in self._taps:
             handle.remove()
         self._taps = []
-
-    def _set_coefficient(self, pl_module: Any, coeff: float) -> None:
-        nequip_internals.set_coefficient(pl_module.loss, self.name, coeff, self._names)
-
-    def _report(self, trainer: Any) -> None:
-        """Log at the first batch, when Lightning's counters are right, what changed."""
-        log = nequip_internals.rank_zero_logger(__name__)
-        schedule, end = self._course.schedule, self._course.end
-        if schedule.coeff > 0 and schedule.delay >= end:
-            line = logs.off_line(self.name, schedule.delay, end)
-            log.warning(f"{PACKAGE}: {line}")
-        settings = self._settings()
-        # not through the module's hyper-parameters, which go into checkpoints
-        for logger in trainer.loggers:
-            logger.log_hyperparams({self.name: settings})
-        if trainer.ckpt_path is not None:
-            step = trainer.global_step
-            line = logs.restart_line(self._restored_settings, settings, step)
-            log.info(f"{PACKAGE}: {line}")
 
 
 _NO_OPTIONS = {"self", "__class__", "unknown"}
@@ -343,3 +294,37 @@ def _names_of_terms(trainer: Any, mine: str) -> frozenset[str]:
             f"of them"
         )
     return frozenset(names)
+
+
+def _check_training(trainer: Any, pl_module: Any, course: Course) -> None:
+    """Refuse what can be known not to work before there are data.
+
+    Raises:
+        UserError: see :class:`EdgeDecorrelation`.
+    """
+    nequip_internals.refuse_unsupported(trainer, pl_module)
+    restarts = trainer.ckpt_path is not None
+    course.check(trainer.max_epochs, trainer.max_steps, restarts)
+    if course.controller is not None:
+        monitor = course.controller.target.guard_monitor
+        nequip_internals.check_guard(trainer, pl_module, monitor)
+
+
+def _report(
+    trainer: Any,
+    name: str,
+    course: Course,
+    before: dict[str, Any] | None,
+    settings: dict[str, Any],
+) -> None:
+    """Log at the first batch, when Lightning's counters are right, what changed."""
+    log = nequip_internals.rank_zero_logger(__name__)
+    schedule, end = course.schedule, course.end
+    if schedule.coeff > 0 and schedule.delay >= end:
+        log.warning(f"{PACKAGE}: {logs.off_line(name, schedule.delay, end)}")
+    # not through the module's hyper-parameters, which go into checkpoints
+    for logger in trainer.loggers:
+        logger.log_hyperparams({name: settings})
+    if trainer.ckpt_path is not None:
+        line = logs.restart_line(before, settings, trainer.global_step)
+        log.info(f"{PACKAGE}: {line}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from math import inf
 from typing import Any
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.training.feedback import Controller, Target
 from nequip_decorr.training.progress import Progress, Scale, latest_end
-from nequip_decorr.training.schedules import Schedule
+from nequip_decorr.training.relative import RunningLoss
+from nequip_decorr.training.schedules import Planned, Schedule
 
 
 class Course:
@@ -18,16 +20,21 @@ class Course:
 
     Attributes:
         controller: state of the feedback, for schedule ``target`` only.
+        running_loss: what a relative coefficient multiplies, otherwise None.
         position, end: where the training is and where it will end, in the schedule's
             unit; infinity for an end that cannot be known. See :meth:`locate`.
+        epochs: where it will end, in epochs, if the unit is ``fraction``.
     """
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.controller = Controller(schedule) if isinstance(schedule, Target) else None
+        relative = isinstance(schedule, Planned) and schedule.relative
+        self.running_loss = RunningLoss() if relative else None
+        self._fraction = schedule.unit == "fraction"
+        self._unit = "epoch" if self._fraction else schedule.unit
         self._scale: Scale | None = None
-        self.position = 0.0
-        self.end = 0.0
+        self.position = self.end = self.epochs = 0.0
 
     def coefficient(self) -> float:
         """Coefficient at the present position.
@@ -37,7 +44,9 @@ class Course:
         """
         if self.controller is not None:
             return self.controller.coefficient(self.position)
-        return self.schedule.at(self.position, self.end)
+        planned = self.schedule.at(self.position, self.end)
+        loss = self.running_loss
+        return planned if loss is None else planned * loss.value
 
     def check(self, max_epochs: int, max_steps: int, restarts: bool) -> None:
         """Check the schedule against the limits of a Trainer, without its data.
@@ -45,30 +54,48 @@ class Course:
         Raises:
             UserError: see :meth:`coefficient`.
         """
-        unit = self.schedule.unit
-        end = latest_end(unit, max_epochs, max_steps)
+        end = latest_end(self._unit, max_epochs, max_steps)
         # steps before a restart may have been longer or shorter
-        fixed = unit == "epoch" or not restarts
+        fixed = self._unit == "epoch" or not restarts
         if end is not None and (fixed or end == inf):
-            self.position, self.end = 0.0, end
+            self._place(0.0, end)
             self.coefficient()
 
     def locate(self, now: Progress, max_epochs: int, max_steps: int) -> None:
         """Set ``position`` and ``end``; the first call fixes the scale of steps."""
         if self._scale is None:
-            self._scale = Scale(self.schedule.unit, now.steps_per_epoch)
-        self.position = self._scale.position(now)
-        self.end = self._scale.end(now, max_epochs, max_steps)
+            self._scale = Scale(self._unit, now.steps_per_epoch)
+        self._place(
+            self._scale.position(now), self._scale.end(now, max_epochs, max_steps)
+        )
+
+    def _place(self, position: float, end: float) -> None:
+        if not self._fraction:
+            self.position, self.end = position, end
+            return
+        if end == inf:
+            raise UserError(
+                "cannot take fractions of a training without an end in epochs; set "
+                "trainer.max_epochs, or `schedule.unit` to step or epoch"
+            )
+        self.position, self.end, self.epochs = position / end, 1.0, end
 
     def state(self) -> dict[str, Any]:
-        """What a restart needs: state of the feedback, and the scale of steps."""
-        scale, controller = self._scale, self.controller
+        """What a restart needs: feedback, running loss, and the scale of steps."""
+        scale, controller, loss = self._scale, self.controller, self.running_loss
         steps = {} if scale is None else {"steps_per_epoch": scale.steps_per_epoch}
-        return {"feedback": {} if controller is None else controller.state(), **steps}
+        return {
+            "feedback": {} if controller is None else controller.state(),
+            "running_loss": {} if loss is None else loss.state(),
+            **steps,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`."""
         if self.controller is not None:
             self.controller.restore(state["feedback"])
+        # none of an earlier version, or of a training that was not relative
+        if self.running_loss is not None and state.get("running_loss"):
+            self.running_loss.restore(state["running_loss"])
         if "steps_per_epoch" in state:
-            self._scale = Scale(self.schedule.unit, state["steps_per_epoch"])
+            self._scale = Scale(self._unit, state["steps_per_epoch"])

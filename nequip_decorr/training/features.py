@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -44,11 +44,6 @@ class Features(NamedTuple):
     blocks: list[Block]
     outputs: dict[str, nequip_models.Output]
     rows: str = "edge"
-
-    @property
-    def layers(self) -> int:
-        """Number of layers."""
-        return 1 + max(block.layer for block in self.blocks)
 
 
 class _Kind(NamedTuple):
@@ -204,12 +199,3 @@ def find_layout(
             f"got {layer_dim}"
         )
     return FeatureLayout(field, layer_dim, width // layer_dim)
-
-
-def check_layers(found: Features, layer_weights: Sequence[float] | None) -> None:
-    """Raise UserError unless there is one weight for each layer, or None."""
-    if layer_weights is not None and len(layer_weights) != found.layers:
-        raise UserError(
-            f"expected one of `layer_weights` for each of {found.layers} layers, got "
-            f"{len(layer_weights)}; the features are {found.title}"
-        )

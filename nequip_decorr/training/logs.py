@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from nequip_decorr.correlation.pooled import EdgeCorrelation
+from nequip_decorr.training.schedules import Planned, Schedule
 
 _LOG_NAMES = {
     "mean_abs": "mean_abs_rho",
@@ -35,12 +36,16 @@ def block_values(prefix: str, metric: EdgeCorrelation) -> dict[str, Tensor]:
     }
 
 
-def start_line(version: str, features: str, kind: str, coeff: float) -> str:
+def start_line(version: str, features: str, schedule: Schedule) -> str:
     """What is decorrelated, and how strongly."""
-    only = "" if coeff > 0 else " (monitor only)"
+    what = ""
+    if schedule.coeff == 0:
+        what = " (monitor only)"
+    elif isinstance(schedule, Planned) and schedule.relative:
+        what = " times the rest of the loss"
     return (
-        f"nequip_decorr {version}: {features}; schedule {kind}, coefficient "
-        f"{coeff}{only}"
+        f"nequip_decorr {version}: {features}; schedule {schedule.kind}, coefficient "
+        f"{schedule.coeff}{what}"
     )
 
 

@@ -242,6 +242,23 @@ def last_value(loss: Any, name: str) -> float | None:
     return None if value is None else float(value)
 
 
+def value_without(loss: Any, names: Collection[str]) -> float:
+    """Weighted sum of the terms of a loss in the last batch, but for ``names``.
+
+    Of values that NequIP has reduced over ranks and copied from the device.
+    """
+    values = loss.metrics_values_step
+    return float(
+        sum(
+            entry.coeff * values[name]
+            for name, entry in loss.entries.items()
+            if name not in names
+            and entry.coeff is not None
+            and values.get(name) is not None
+        )
+    )
+
+
 def will_log(trainer: Any) -> bool:
     """Whether Lightning writes this step to the loggers; calling log has a cost."""
     return bool(trainer._logger_connector.should_update_logs)

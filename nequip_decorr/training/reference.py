@@ -18,9 +18,14 @@ _HEAD = """\
 
 Options of `EdgeDecorrelation`, which are also those of the flag:
 `nequip-train -cn config +nequip_decorr=cosine nequip_decorr.schedule.coeff=1.0`.
-The presets `cosine`, `constant`, `target` and `monitor` list every option of their
-kind of schedule, so that each can be overridden by its dotted name. An unknown option,
-or one of another kind of schedule, is an error before the training starts.
+The presets `default`, `constant`, `cosine`, `target` and `monitor` list every option of
+their kind of schedule, so that each can be overridden by its dotted name. An unknown
+option, or one of another kind of schedule, is an error before the training starts.
+
+The defaults below are those of the class; a preset may set others. In particular,
+`default` and `constant` have `sample.every: 4`, and `default` has
+`schedule.relative: true`. A key `nequip_decorr:` without a preset has the defaults
+below.
 
 <!-- made by `python -m nequip_decorr.training.reference`; do not edit -->
 """

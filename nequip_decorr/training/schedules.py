@@ -20,7 +20,7 @@ from nequip_decorr.training.fields import (
 )
 
 DIRECTIONS = ("up", "down", "bump")
-UNITS = ("step", "epoch")
+UNITS = ("step", "epoch", "fraction")
 
 
 def linear_up(progress: float) -> float:
@@ -69,16 +69,22 @@ class Schedule:
     delay: float = option(0, "the term is off before this position")
     unit: str = option(
         "step",
-        "`step` or `epoch`, what positions are counted in. Epochs may be fractions. "
-        "Steps are optimizer steps of the length they had when the training (or, at a "
-        "restart, the term) started; with a data loader of unknown length they are "
-        "`global_step`, and epochs are whole",
+        "`step`, `epoch` or `fraction` (of the whole training, from 0 to 1), what "
+        "positions are counted in. Epochs may be fractions. Steps are optimizer steps "
+        "of the length they had when the training (or, at a restart, the term) "
+        "started; with a data loader of unknown length they are `global_step`, and "
+        "epochs are whole",
     )
 
     def __post_init__(self) -> None:
         check_number("schedule.coeff", self.coeff)
-        check_number("schedule.delay", self.delay)
         check_choice("schedule.unit", self.unit, UNITS)
+        self.check_position("delay", self.delay)
+
+    def check_position(self, name: str, value: float) -> None:
+        """Raise UserError unless ``value`` is a position in the unit."""
+        most = 1 if self.unit == "fraction" else None
+        check_number(f"schedule.{name}", value, most=most)
 
     @property
     def open_ended(self) -> bool:
@@ -96,14 +102,52 @@ class Schedule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant(Schedule):
+class Planned(Schedule):
+    """A schedule that is known in advance."""
+
+    warmup: float = option(
+        0,
+        "length over which the coefficient rises in a straight line from 0 to what it "
+        "would be, once the term is on",
+    )
+    relative: bool = option(
+        False,
+        "coefficients are multiples of the rest of the loss, averaged over about 50 "
+        "optimizer steps, so that they do not depend on the units of the labels. The "
+        "term is off in the first step",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_position("warmup", self.warmup)
+        if not isinstance(self.relative, bool):
+            raise UserError(
+                f"expected `schedule.relative` to be true or false, got "
+                f"{self.relative!r}"
+            )
+
+    def at(self, position: float, end: float = inf) -> float:
+        """See :meth:`Schedule.at`."""
+        warm = self.warm_at(position, end)
+        since = position - self.delay
+        if since < 0:
+            return 0.0
+        return warm if since >= self.warmup else warm * since / self.warmup
+
+    def warm_at(self, position: float, end: float) -> float:
+        """Coefficient once the term is on and warm."""
+        return self.coeff
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Planned):
     """The same coefficient throughout."""
 
     kind: ClassVar[str] = "constant"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ramp(Schedule):
+class Ramp(Planned):
     """A shape between two positions and two coefficients."""
 
     shapes: ClassVar[Shapes]
@@ -135,14 +179,14 @@ class Ramp(Schedule):
                 f"{self.coeff}; lower `schedule.floor`"
             )
         if self.start is not None:
-            check_number("schedule.start", self.start)
+            self.check_position("start", self.start)
             if self.start < self.delay:
                 raise UserError(
                     f"expected `schedule.start` >= `schedule.delay`, got {self.start} "
                     f"< {self.delay}; the term is off before the delay"
                 )
         if self.stop is not None:
-            check_number("schedule.stop", self.stop)
+            self.check_position("stop", self.stop)
             self.span(inf)
 
     @property
@@ -172,11 +216,9 @@ class Ramp(Schedule):
             )
         return start, stop
 
-    def at(self, position: float, end: float = inf) -> float:
-        """See :meth:`Schedule.at`."""
+    def warm_at(self, position: float, end: float) -> float:
+        """See :meth:`Planned.warm_at`."""
         start, stop = self.span(end)
-        if position < self.delay:
-            return 0.0
         length = stop - start
         progress = self.progress(min(max(position - start, 0.0), length), length)
         return self.floor + (self.coeff - self.floor) * self.shapes[self.direction](

@@ -2,25 +2,105 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from nequip_decorr.correlation.pooled import EdgeCorrelation
 from nequip_decorr.correlation.sampled import SampledCorrelation
+from nequip_decorr.training import nequip_internals
 from nequip_decorr.training.features import Features
 from nequip_decorr.training.options import Options
+from nequip_decorr.training.progress import Progress
 
 
-def new_term(options: Options, found: Features) -> SampledCorrelation:
-    """The term of the loss: correlation of a sample of each batch."""
-    term = SampledCorrelation(
-        blocks=found.blocks,
-        dist_sync_on_step=True,
-        max_edges=options.sample.edges,
-        max_channels=options.sample.channels,
-        **_common(options),
-    )
-    term.checked_by_callback = True
-    return term
+class LossTerm:
+    """The correlation of a sample of each batch, as a term of a loss.
+
+    Args:
+        options: of the callback.
+        found: features of the model.
+        loss: NequIP's ``MetricsManager``, to which the term is added; it enters with
+            the first coefficient that is not 0.
+        names: names of all decorrelation terms.
+
+    Attributes:
+        metric: the term's value.
+    """
+
+    def __init__(
+        self, options: Options, found: Features, loss: Any, names: Collection[str]
+    ) -> None:
+        self.name, self.every = options.name, options.sample.every
+        self.metric = SampledCorrelation(
+            blocks=found.blocks,
+            dist_sync_on_step=True,
+            max_edges=options.sample.edges,
+            max_channels=options.sample.channels,
+            **_common(options),
+        )
+        self.metric.checked_by_callback = True
+        self._loss, self._names = loss, names
+        self._step, self._average = 0, 0.0
+        self._said_idle = False
+        nequip_internals.add_metric(loss, self.name, self.metric)
+        self.enter(0.0)
+
+    @property
+    def has_values(self) -> bool:
+        """Whether a batch of this epoch had the term in its loss."""
+        return bool(self.metric.update_called)
+
+    def enter(self, coeff: float) -> None:
+        """Set the coefficient of the next batch, whatever others have set."""
+        nequip_internals.set_coefficient(self._loss, self.name, coeff, self._names)
+
+    def start_batch(self, now: Progress, average: float) -> None:
+        """Let the term enter, or not, with a coefficient that has this average."""
+        self._average, self._step = average, now.global_step
+        if not now.enters(self.every):
+            self.enter(0.0)
+            return
+        self.enter(average * self.every)
+        self.metric.step = now.global_step
+        # schedules of NequIP's coefficients may turn it off and on
+        energy = nequip_internals.has_energy_term(self._loss)
+        # setting an attribute of a module takes as long as a small operator
+        if energy != self.metric.differentiated_with_energy:
+            self.metric.differentiated_with_energy = energy
+
+    def check_finite(self, where: str) -> None:
+        """Raise FloatingPointError unless the last value was finite."""
+        value = nequip_internals.last_value(self._loss, self.name)
+        if value is not None:
+            self.metric.check_finite(value, where)
+
+    def has_stepped(self, global_step: int) -> bool:
+        """Whether the optimizer stepped after the last batch."""
+        return global_step > self._step
+
+    def measured(self) -> float | None:
+        """Debiased mean rho^2 of the last batch; None if the term was not in it."""
+        if not (self.has_values and self.name in self._loss.entries):
+            return None
+        return float(self.metric.last_mean_square())
+
+    def rest(self) -> float:
+        """Value of the loss in the last batch, without decorrelation terms."""
+        return nequip_internals.value_without(self._loss, self._names)
+
+    def end_epoch(self) -> str | None:
+        """Let NequIP log the epoch's value even if the last step was without the term.
+
+        Returns:
+            why the term had no effect in the epoch, once in a training; see
+            :meth:`nequip_decorr.correlation.sampled.SampledCorrelation.idle`.
+        """
+        if not self.has_values:
+            return None
+        self.enter(self._average)
+        lacked = None if self._said_idle else self.metric.idle()
+        self._said_idle = self._said_idle or lacked is not None
+        return lacked
 
 
 def new_monitor(options: Options, found: Features) -> EdgeCorrelation:

@@ -20,6 +20,7 @@ from nequip_decorr.correlation.sampled import (
     MAX_EDGES,
     SampledCorrelation,
 )
+from tests.support.irreps import layered, layered_features
 
 
 class Work(TorchDispatchMode):
@@ -72,8 +73,11 @@ def without_values(metric: CorrelationMetric) -> None:
 
 
 def one_product_each_way(layers: int, rows: int, channels: int) -> int:
-    """Multiplications and additions of x^T x, and of its gradient."""
-    return 2 * (2 * layers * rows * channels**2)
+    """Multiplications and additions of x^T x and of its gradient.
+
+    And of one product of the penalty's matrix and a vector, which has two gradients.
+    """
+    return 2 * (2 * layers * rows * channels**2) + 3 * (2 * layers * channels**2)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +136,9 @@ def test_products_do_not_grow_with_edges_beyond_the_limit() -> None:
 
 
 def test_products_grow_with_edges_without_a_limit() -> None:
-    few, many = (term(edges, max_edges=None) for edges in (2000, 4000))
-    assert many.flops == 2 * few.flops
+    for edges in (2000, 4000):
+        flops = term(edges, max_edges=None).flops
+        assert flops == one_product_each_way(3, edges, 16)
 
 
 def test_products_do_not_grow_with_channels_beyond_the_limit() -> None:
@@ -181,3 +186,21 @@ def test_ranks_sync_once_a_step_whatever_the_number_of_edges(tmp_path: Any) -> N
     assert few == [[[2 + 3 * (48 + 48**2)]]]
     assert many == few
     assert limit == wide == [[[2 + 3 * (64 + 64**2)]]]
+
+
+def test_a_step_makes_one_product_each_way_for_blocks_alike():
+    metric = EdgeCorrelation(blocks=layered(), max_edges=10)
+    fields = {k: x.requires_grad_() for k, x in layered_features(0, 15).items()}
+    groups: dict[tuple[int, int], int] = {}
+    for block in layered():
+        shape = (block.channels, block.dim)
+        groups[shape] = groups.get(shape, 0) + 1
+    assert len(groups) < len(layered())
+    products = sum(
+        2 * count * (10 * dim) * channels**2
+        for (channels, dim), count in groups.items()
+    )
+    # a matrix times a vector in the penalty, and its two gradients
+    small = 3 * sum(2 * count * c**2 for (c, _), count in groups.items())
+    # forward x^T x; backward the same work, once
+    assert work(metric, fields).flops == 2 * products + small

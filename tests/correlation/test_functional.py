@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from nequip_decorr.correlation import functional
 from nequip_decorr.correlation.functional import (
-    Moments,
     as_blocks,
     correlation,
     covariance,
@@ -24,10 +23,8 @@ from nequip_decorr.correlation.functional import (
 )
 from nequip_decorr.errors import UserError
 from tests.support import reference
-from tests.support.reference import (
-    FLOAT64_TOLERANCE,
-    holds_for,
-)
+from tests.support.features import gradient, looped, ordinary
+from tests.support.reference import FLOAT64_TOLERANCE, holds_for
 
 CHANNELS = ("plain", "plain", "plain", "zero", "constant", "copy", "faint", "offset")
 
@@ -54,23 +51,6 @@ def feature_blocks(draw, min_rows=0):
             elif kind == "offset":
                 x[:, layer, c] += 30
     return x
-
-
-def ordinary(seed, rows=30, layers=2, channels=4, dtype=torch.float64):
-    x = reference.mixed_features(seed, rows, layers, channels, dtype)
-    return as_blocks(x, channels)
-
-
-def gradient(x, kind="square", floor=reference.VARIANCE_FLOOR):
-    x = x.detach().requires_grad_()
-    value = penalty(moments(x), kind, floor)
-    (grad,) = torch.autograd.grad(value.sum(), x)
-    return value.detach(), grad
-
-
-def looped(x, kind="square", floor=reference.VARIANCE_FLOOR):
-    x = x.double().numpy()
-    return [reference.penalty(x[:, i], kind, floor) for i in range(x.shape[1])]
 
 
 # --- against the reference ---
@@ -354,8 +334,3 @@ def test_as_blocks_refuses_features_without_channels():
 def test_an_unknown_penalty_is_named():
     with pytest.raises(UserError, match=r"one of \('square', 'abs'\), got 'cube'"):
         penalty(moments(ordinary(0)), "cube")
-
-
-def test_moments_keep_their_order_as_a_tuple():
-    # the metric's state is made of these names
-    assert Moments._fields == ("rows", "weight", "first", "second")

@@ -1,12 +1,12 @@
-"""The functional core on hard features, in float32, and the draw of a subsample."""
+"""The functional core on hard features, in float32."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import strategies as st
-from scipy import stats
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nequip_decorr.correlation import functional
 from nequip_decorr.correlation.functional import (
@@ -19,51 +19,9 @@ from nequip_decorr.correlation.functional import (
     moments,
     penalty,
 )
-from nequip_decorr.correlation.gradients import without_tf32
-from nequip_decorr.correlation.sampling import subsample_rows
-from nequip_decorr.errors import UserError
-from tests.correlation.test_functional import gradient, looped, ordinary
 from tests.support import reference
-from tests.support.reference import (
-    FLOAT32_GRADIENT_TOLERANCE,
-    FLOAT32_TOLERANCE,
-    holds_for,
-)
-
-
-def _hard(rows=40, channels=6, seed=8):
-    return ordinary(seed, rows, 1, channels, torch.float32)
-
-
-def _with_channel(x, values):
-    x = x.clone()
-    x[..., 2] = values
-    return x
-
-
-HARD = {
-    "no edges": _hard(0),
-    "one edge": _hard(1),
-    "two edges": _hard(2),
-    "fewer edges than channels": _hard(4, 12),
-    "one channel": _hard(40, 1),
-    "a zero channel": _with_channel(_hard(), 0.0),
-    "a constant channel": _with_channel(_hard(), 0.1),
-    "a large constant channel": _with_channel(_hard(601), 12345.678),
-    "all zero": torch.zeros(40, 1, 6),
-    "all constant": torch.full((601, 1, 6), 0.1),
-    "duplicated channels": _hard()[..., [0, 1, 0, 2, 1, 0]],
-    "all duplicated": _hard()[..., [0, 0, 0, 0]],
-    "a faint channel": _hard() * torch.tensor([1, 1, 1e-12, 1, 1, 1]),
-    "a weak channel": _hard() * torch.tensor([1, 1, 1e-3, 1, 1, 1]),
-    "scale 1e-20": 1e-20 * _hard(),
-    "scale 1e+15": 1e15 * _hard(),
-    "mean 1000 deviations": _hard() + 2000,
-    "an outlier": torch.cat([_hard(), torch.full((1, 1, 6), 1e6)]),
-    "many edges": _hard(100_003, 3),
-}
-# whatever torch's default dtype: NequIP sets it to float64 for the process
-HARD = {name: x.to(torch.float32) for name, x in HARD.items()}
+from tests.support.features import HARD, gradient, hard, looped, ordinary
+from tests.support.reference import FLOAT32_GRADIENT_TOLERANCE, FLOAT32_TOLERANCE
 
 
 @pytest.mark.parametrize("floor", [0.0, reference.VARIANCE_FLOOR])
@@ -136,7 +94,7 @@ def test_a_fading_channel_has_a_fading_gradient():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_raised_to_float32(dtype):
-    x = _hard().to(dtype)
+    x = hard().to(dtype)
     value, grad = gradient(x)
     torch.testing.assert_close(value, gradient(x.float())[0], rtol=0, atol=0)
     assert grad.dtype == dtype
@@ -144,7 +102,7 @@ def test_half_precision_is_raised_to_float32(dtype):
 
 
 def test_autocast_does_not_reach_the_moments():
-    x = _hard()
+    x = hard()
     expected = gradient(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = gradient(x)
@@ -160,14 +118,34 @@ def precision():
     torch.backends.fp32_precision, torch.backends.cuda.matmul.fp32_precision = before
 
 
+class Products(TorchDispatchMode):
+    """Notes how float32 products are set on a GPU when one runs; may interrupt it."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.settings, self.error = [], error
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.bmm.default and args[0].dtype == torch.float32:
+            self.settings.append(torch.backends.cuda.matmul.fp32_precision)
+            if self.error is not None:
+                raise self.error
+        return func(*args, **(kwargs or {}))
+
+
+def on_a_gpu(products):
+    """Moments of tensors without values, which can be on a GPU that is not there."""
+    with FakeTensorMode(), products, torch.no_grad():
+        moments(torch.empty(40, 2, 6, device="cuda", dtype=torch.float32))
+    return products.settings
+
+
 @pytest.mark.parametrize("general", ["tf32", "ieee"])
-def test_tf32_is_off_inside_and_as_configured_afterwards(precision, general):
+def test_products_are_not_in_tf32_which_stays_as_configured(precision, general):
     # as nequip's set_global_state and TF32Scheduler do it on a GPU
     precision.cuda.matmul.fp32_precision = "none"
     precision.fp32_precision = general
-    with without_tf32():
-        assert precision.cuda.matmul.fp32_precision == "ieee"
-        assert precision.fp32_precision == general
+    assert on_a_gpu(Products()) == ["ieee"]
     assert precision.cuda.matmul.fp32_precision == general
     for later in ("ieee", "tf32"):
         precision.fp32_precision = later
@@ -177,9 +155,10 @@ def test_tf32_is_off_inside_and_as_configured_afterwards(precision, general):
 def test_tf32_set_for_products_alone_comes_back_even_after_an_error(precision):
     precision.fp32_precision = "ieee"
     precision.cuda.matmul.fp32_precision = "tf32"
-    with pytest.raises(KeyError), without_tf32():
-        assert precision.cuda.matmul.fp32_precision == "ieee"
-        raise KeyError
+    interrupted = Products(KeyError())
+    with pytest.raises(KeyError):
+        on_a_gpu(interrupted)
+    assert interrupted.settings == ["ieee"]
     assert precision.cuda.matmul.fp32_precision == "tf32"
 
 
@@ -202,47 +181,3 @@ def test_what_is_not_finite_shows_in_its_own_layer_only(bad):
     assert penalty(m).isnan().tolist() == [False, True, False]
     for part in diagnose(m):
         assert part.isnan().tolist() == [False, True, False]
-
-
-# --- rows ---
-
-
-@holds_for(st.integers(1, 500), st.data())
-def test_subsample_is_of_distinct_rows_and_reproducible(total, data):
-    keep = data.draw(st.integers(1, total))
-    seed = data.draw(st.integers(0, 2**32 - 1))
-    rows = subsample_rows(total, keep, seed)
-    assert rows.shape == (keep,)
-    assert rows.dtype == torch.int64
-    assert len(set(rows.tolist())) == keep
-    assert 0 <= int(rows.min()) <= int(rows.max()) < total
-    assert torch.equal(rows, subsample_rows(total, keep, seed))
-    if keep == total:
-        assert sorted(rows.tolist()) == list(range(total))
-
-
-def test_subsample_differs_between_seeds_and_leaves_the_global_generator():
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    draws = {tuple(subsample_rows(1000, 10, seed).tolist()) for seed in range(50)}
-    assert len(draws) == 50
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_each_row_is_drawn_equally_often():
-    total, keep, draws = 23, 7, 12_000
-    # one row of each draw: draws are independent, rows within a draw are not
-    picked = [int(subsample_rows(total, keep, s)[s % keep]) for s in range(draws)]
-    counts = np.bincount(picked, minlength=total)
-    assert stats.chisquare(counts).pvalue > 1e-3
-    # and every position of a draw, by the binomial spread of an inclusion
-    included = torch.cat([subsample_rows(total, keep, s) for s in range(4000)])
-    p = keep / total
-    z = (included.bincount(minlength=total) - 4000 * p) / (4000 * p * (1 - p)) ** 0.5
-    assert float(z.abs().max()) < 4
-
-
-@pytest.mark.parametrize(("total", "keep"), [(5, 6), (5, 0), (0, 0), (5, -1)])
-def test_subsample_refuses_impossible_sizes(total, keep):
-    with pytest.raises(UserError, match=rf"between 1 and all of {total} .*got {keep}"):
-        subsample_rows(total, keep, 0)

@@ -11,43 +11,15 @@ import yaml
 from hydra.utils import instantiate
 from hypothesis import strategies as st
 from nequip.data import AtomicDataDict
-from nequip.train import MetricsManager
 
 from nequip_decorr import EdgeCorrelation
-from nequip_decorr.correlation.functional import (
-    as_blocks,
-    diagnose,
-    moments,
-)
+from nequip_decorr.correlation.functional import as_blocks, diagnose, moments
 from nequip_decorr.errors import UserError
 from tests.support import reference
+from tests.support.pooled import CHANNELS, LAYERS, features, looped, managed, step
 from tests.support.reference import FLOAT64_TOLERANCE, holds_for
 
-CHANNELS = 4
-LAYERS = 3
 NAN, INF = float("nan"), float("inf")
-
-
-def features(seed, edges=30, dtype=torch.float64, layers=LAYERS):
-    return reference.mixed_features(seed, edges, layers, CHANNELS, dtype)
-
-
-def looped(x, kind="square", floor=reference.VARIANCE_FLOOR):
-    blocks = as_blocks(x, CHANNELS).double().numpy()
-    return [
-        reference.penalty(blocks[:, i], kind, floor) for i in range(blocks.shape[1])
-    ]
-
-
-def managed(coeff=1.0, **options):
-    """The metric as the only term of NequIP's manager: (manager, metric)."""
-    metric = EdgeCorrelation(layer_dim=CHANNELS, **options)
-    entry = {"name": "ec", "field": None, "metric": metric, "coeff": coeff}
-    return MetricsManager([entry]), metric
-
-
-def step(manager, x):
-    return manager({"edge_features": x}, {}, prefix="train/")["train/ec"]
 
 
 # --- value ---
@@ -172,19 +144,6 @@ def test_the_gradient_is_that_of_the_batch_alone():
     torch.testing.assert_close(x.grad, expected, rtol=1e-7, atol=1e-10)
 
 
-@pytest.mark.parametrize("edges", [0, 1, 2, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_few_edges(edges, dtype):
-    manager, _ = managed()
-    x = features(3, edges, dtype).requires_grad_()
-    value = step(manager, x)
-    value.backward()
-    assert 0 <= value.item() <= 1
-    assert x.grad.shape == x.shape
-    assert x.grad.dtype == dtype
-    assert x.grad.isfinite().all()
-
-
 def test_without_gradient():
     manager, metric = managed()
     with torch.no_grad():
@@ -287,75 +246,6 @@ def test_the_yaml_of_the_docstring_is_a_loss():
     assert values["edge_correlation"].item() == pytest.approx(expected, abs=1e-6)
     assert values["weighted_sum"].item() == pytest.approx(expected * 0.3 / 2.3)
     assert float(x.grad.abs().max()) > 0
-
-
-# --- a subsample of edges ---
-
-
-def drawn_rows(total, step=0, **options):
-    """Which rows the metric draws, seen from outside: each row is its own channel."""
-    metric = EdgeCorrelation(**options)
-    metric.step = step
-    metric({"edge_features": torch.eye(total, dtype=torch.float64)}, {})
-    drawn = metric.first[0] > 0.5
-    assert drawn.sum() == min(total, options.get("max_edges") or total)
-    return drawn
-
-
-def test_a_subsample_is_reproducible_and_differs_between_steps_and_seeds():
-    x = {"edge_features": features(0, 200).requires_grad_()}
-
-    def values(seed, steps=4):
-        metric = EdgeCorrelation(max_edges=20, seed=seed)
-        return [metric(x, {}).item() for _ in range(steps)]
-
-    assert values(0) == values(0)
-    assert len(set(values(0) + values(1) + values(-1))) == 12
-    metric = EdgeCorrelation(max_edges=20)
-    metric.step = 3
-    assert metric(x, {}).item() == values(0)[3]
-    assert metric.step == 4
-
-
-def test_fewer_edges_than_the_limit_are_all_used():
-    manager, metric = managed(max_edges=30)
-    assert step(manager, features(0, 30)).item() == pytest.approx(
-        sum(looped(features(0, 30))) / LAYERS, abs=FLOAT64_TOLERANCE
-    )
-    assert metric.weight == metric.rows == 30
-
-
-def test_a_subsample_stands_for_its_batch():
-    metric = EdgeCorrelation(max_edges=12, seed=5)
-    big, small = features(0, 60), features(1, 10)
-    drawn = drawn_rows(60, max_edges=12, seed=5)
-    metric({"edge_features": big}, {})
-    metric({"edge_features": small}, {})
-    assert metric.rows == 22
-    assert metric.weight.item() == pytest.approx(70, rel=1e-14)
-    rows = torch.cat([big[drawn], small]).numpy()
-    weights = torch.tensor([5.0] * 12 + [1.0] * 10).numpy()
-    assert metric.compute().item() == pytest.approx(
-        reference.penalty(rows, weights=weights), abs=FLOAT64_TOLERANCE
-    )
-
-
-def test_subsampled_moments_are_unbiased():
-    x = features(0, 37)
-    whole = moments(as_blocks(x, CHANNELS))
-    _, metric = managed(max_edges=10)
-    x.requires_grad_()
-    draws = []
-    for _ in range(1500):
-        metric({"edge_features": x}, {})
-        draws.append(torch.cat([p.flatten() for p in metric.last_batches[0][1:]]))
-    draws = torch.stack(draws)
-    expected = torch.cat([p.flatten() for p in whole[1:]])
-    standard_error = draws.std(dim=0) / len(draws) ** 0.5
-    deviation = (draws.mean(dim=0) - expected).abs()
-    # of 61 numbers, seeded
-    assert (deviation <= 4 * standard_error + 1e-9).all()
-    assert (standard_error[1:] < 0.2 * draws.std(dim=0)[1:]).all()
 
 
 # --- bad input ---

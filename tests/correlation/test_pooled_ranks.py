@@ -13,7 +13,7 @@ from nequip_decorr.correlation.functional import (
     moments,
     penalty,
 )
-from tests.correlation.test_pooled import (
+from tests.support.pooled import (
     CHANNELS,
     LAYERS,
     drawn_rows,

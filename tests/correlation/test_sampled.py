@@ -1,12 +1,8 @@
 """The sampled loss term: its formula, draws, epochs and ranks."""
 
-import itertools
-
 import pytest
 import torch
 from hypothesis import strategies as st
-from scipy import stats
-from torch import multiprocessing
 
 from nequip_decorr import EdgeCorrelation
 from nequip_decorr.correlation.channels import Block
@@ -17,66 +13,16 @@ from nequip_decorr.correlation.sampling import (
     subsample_rows,
 )
 from nequip_decorr.errors import UserError
-from tests.correlation.test_functional_hard import HARD
 from tests.support import reference
+from tests.support.blocks import BLOCKS, fields, naive, value_and_gradient
+from tests.support.features import HARD
 from tests.support.reference import (
     FLOAT32_GRADIENT_TOLERANCE,
     FLOAT32_TOLERANCE,
-    RANKS_TOLERANCE,
     holds_for,
 )
 
 NAN = float("nan")
-
-#: blocks alike and different, centred and not, of two fields: 5 layers
-BLOCKS = [
-    Block("a", 6, 0, "0"),
-    Block("a", 6, 1, "1", start=6),
-    Block("b", 4, 2, "2_1o", start=0, dim=3, step=3, centred=False),
-    Block("b", 5, 2, "2_0e", start=12),
-    Block("b", 9, 3, "3", start=17),
-    Block("a", 12, 4, "4"),
-]
-
-
-def fields(seed, edges, dtype=torch.float64):
-    return {
-        "a": reference.mixed_features(seed, edges, 2, 6, dtype).requires_grad_(),
-        "b": reference.mixed_features(seed + 1, edges, 1, 26, dtype).requires_grad_(),
-    }
-
-
-def value_and_gradient(metric, features):
-    value = metric(features, {})
-    grads = torch.autograd.grad(
-        value, list(features.values()), allow_unused=True, materialize_grads=True
-    )
-    return value.item(), torch.cat([grad.flatten() for grad in grads])
-
-
-def naive(features, weights, kind, floor=reference.VARIANCE_FLOOR):
-    """The loss of :data:`BLOCKS`, block by block and column by column, by autograd."""
-    weights = weights or [1] * 5
-    total, pairs_of = 0.0, dict.fromkeys(range(5), 0.0)
-    for block in BLOCKS:
-        pairs_of[block.layer] += block.channels * (block.channels - 1)
-    for block in BLOCKS:
-        x = features[block.field]
-        columns = [
-            torch.cat(
-                [x[:, block.start + c * block.step + m] for m in range(block.dim)]
-            )
-            for c in range(block.channels)
-        ]
-        z = torch.stack(columns, dim=1)
-        z = z - z.mean(dim=0) if block.centred else z
-        gram = z.T @ z
-        variance = gram.diag() + floor * gram.diag().mean()
-        r = gram / (variance[:, None] * variance[None, :]).sqrt()
-        off = r[~torch.eye(block.channels, dtype=torch.bool)]
-        value = (off**2 if kind == "square" else off.abs()).sum()
-        total = total + weights[block.layer] * value / pairs_of[block.layer]
-    return total / sum(weights)
 
 
 @holds_for(
@@ -209,37 +155,6 @@ def test_layers_of_many_widths_are_one_product_once_limited():
     assert value == pytest.approx(sum(expected) / 4, abs=1e-9)
 
 
-def test_every_pair_of_channels_is_drawn_equally_often():
-    total, keep, draws = 7, 3, 6000
-    included = dict.fromkeys(itertools.combinations(range(total), 2), 0)
-    for seed in range(draws):
-        drawn = sorted(subsample_channels(total, keep, seed).tolist())
-        assert len(set(drawn)) == keep
-        for pair in itertools.combinations(drawn, 2):
-            included[pair] += 1
-    p = keep * (keep - 1) / (total * (total - 1))
-    for count in included.values():
-        assert stats.binomtest(count, draws, p).pvalue > 1e-4 / len(included)
-
-
-def test_the_mean_over_steps_is_that_of_all_channels_within_the_stated_bound():
-    x = reference.mixed_features(11, 60, 1, 12)
-    metric = SampledCorrelation(max_channels=6)
-    values = []
-    for step in range(2000):
-        metric.step = step
-        with torch.no_grad():
-            values.append(metric({"edge_features": x}, {}).item())
-    found = torch.tensor(values)
-    expected = reference.penalty(x.numpy())
-    standard_error = float(found.std()) / len(values) ** 0.5
-    # the floor's mean variance is that of the channels drawn: 1e-4 of R
-    assert abs(float(found.mean()) - expected) < 4 * standard_error + 1e-4
-    r = reference.correlation(x.numpy())
-    sigma = (r[~torch.eye(12, dtype=torch.bool).numpy()] ** 2).std()
-    assert 0 < float(found.std()) < sigma * (2 / 6) ** 0.5
-
-
 # --- an epoch ---
 
 
@@ -264,8 +179,9 @@ def test_an_epoch_without_edges_is_nought():
     assert metric.compute().item() == 0
 
 
-def test_a_mean_square_needs_a_batch():
-    metric = SampledCorrelation("a")
+@pytest.mark.parametrize("metric_class", [EdgeCorrelation, SampledCorrelation])
+def test_a_mean_square_needs_a_batch(metric_class):
+    metric = metric_class("a")
     with pytest.raises(UserError, match="expected a batch before its correlation"):
         metric.last_mean_square()
 
@@ -276,11 +192,12 @@ def test_bad_limits_get_one_line(bad):
         SampledCorrelation(max_channels=bad)
 
 
-def test_what_is_not_finite_names_its_block():
+@pytest.mark.parametrize("metric_class", [EdgeCorrelation, SampledCorrelation])
+def test_what_is_not_finite_names_its_block(metric_class):
     features = fields(0, 20)
     with torch.no_grad():
         features["b"][3, 2] = NAN
-    metric = SampledCorrelation(blocks=BLOCKS)
+    metric = metric_class(blocks=BLOCKS)
     message = "finite features in `b`, got NaN or infinity in layer 2_1o of step 0"
     with pytest.raises(FloatingPointError, match=message):
         metric(features, {})
@@ -313,113 +230,3 @@ def test_dead_channels_count_in_the_penalised_layers_only(weights, lacked):
     metric = SampledCorrelation(blocks=BLOCKS[:2], layer_weights=weights)
     metric(features, {})
     assert metric.idle() == lacked
-
-
-# --- two processes ---
-
-#: name: (options, edges on rank 0, on rank 1)
-RANKS = {
-    "all": ({"max_channels": None}, (13, 40), (8, 2)),
-    "channels": ({"max_channels": 4}, (13, 40), (8, 2)),
-    "abs of some layers": (
-        {"penalty": "abs", "layer_weights": [1.0, 0, 0, 3.0, 0]},
-        (13,),
-        (8,),
-    ),
-    "an empty rank": ({"max_channels": 4}, (20, 0), (0, 9)),
-    "no edges": ({}, (0,), (0,)),
-    "one edge": ({}, (30,), (1,)),
-}
-
-
-def train_on_rank(rank, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
-    results = {}
-    for case, (options, *ranks) in RANKS.items():
-        metric = SampledCorrelation(blocks=BLOCKS, dist_sync_on_step=True, **options)
-        steps = [
-            value_and_gradient(metric, fields(100 * rank + i, edges, torch.float32))
-            for i, edges in enumerate(ranks[rank])
-        ]
-        mean_square = metric.last_mean_square().item()
-        idle = metric.idle()
-        assert metric.edges == sum(ranks[rank])  # of this rank again
-        results[case] = (steps, mean_square, metric.compute().item(), idle)
-    for edges in (20, 1 + 19 * rank):
-        constant = torch.ones(edges, 6, dtype=torch.float64, requires_grad=True)
-        metric = SampledCorrelation("x", dist_sync_on_step=True)
-        value, grad = value_and_gradient(metric, {"x": constant})
-        assert value == 0 and not grad.any()
-        assert metric.idle() == "channels"
-    features = fields(100 * rank, 13 + rank, torch.float32)
-    results["drawn"] = [
-        value_and_gradient(
-            kind(blocks=BLOCKS, dist_sync_on_step=True, max_edges=10, **options),
-            features,
-        )
-        for kind, options in (
-            (EdgeCorrelation, {}),
-            (SampledCorrelation, {"max_channels": None}),
-        )
-    ]
-    torch.distributed.destroy_process_group()
-    torch.save(results, f"{folder}/rank{rank}.pt")
-
-
-@pytest.mark.slow
-def test_two_ranks_have_values_and_gradients_of_one_process(tmp_path):
-    multiprocessing.spawn(train_on_rank, (str(tmp_path),), nprocs=2)
-    found = [torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1)]
-    for each in found:
-        (expected, expected_grad), (value, grad) = each["drawn"]
-        assert value == pytest.approx(expected, abs=RANKS_TOLERANCE)
-        torch.testing.assert_close(grad, expected_grad, rtol=0, atol=RANKS_TOLERANCE)
-    for case, (options, *ranks) in RANKS.items():
-        metric = SampledCorrelation(blocks=BLOCKS, **options)
-        for i, counts in enumerate(zip(*ranks, strict=True)):
-            parts = [
-                fields(100 * rank + i, edges, torch.float32)
-                for rank, edges in enumerate(counts)
-            ]
-            whole = {
-                key: torch.cat([part[key] for part in parts]).detach().requires_grad_()
-                for key in ("a", "b")
-            }
-            value = metric(whole, {})
-            grads = torch.autograd.grad(value, list(whole.values()))
-            size = max((float(g.abs().max()) for g in grads if len(g)), default=0.0)
-            for rank, each in enumerate(found):
-                got, grad = each[case][0][i]
-                assert got == pytest.approx(value.item(), abs=RANKS_TOLERANCE)
-                own = torch.cat([g.split(list(counts))[rank].flatten() for g in grads])
-                torch.testing.assert_close(
-                    grad, own, rtol=0, atol=RANKS_TOLERANCE * size
-                )
-        mean_square, epoch = metric.last_mean_square().item(), metric.compute().item()
-        for each in found:
-            assert each[case][3] == ("edges" if case == "no edges" else None)
-            assert each[case][1] == pytest.approx(mean_square, abs=RANKS_TOLERANCE)
-            assert each[case][2] == pytest.approx(epoch, abs=RANKS_TOLERANCE)
-
-
-@pytest.mark.parametrize("kind", [EdgeCorrelation, SampledCorrelation])
-@pytest.mark.parametrize(
-    ("options", "weights"),
-    [({"layer_weights": w}, w) for w in ([0, 1], [0.25, 0.75])],
-)
-def test_a_controller_is_told_of_the_layers_that_are_penalised(kind, options, weights):
-    x = reference.mixed_features(5, 50, 2, 6)
-    metric = kind(layer_dim=6, **options) if kind is EdgeCorrelation else None
-    blocks = [Block("x", 6, i, str(i), start=6 * i) for i in range(2)]
-    metric = metric or kind(blocks=blocks, **options)
-    metric({"x": x, "edge_features": x}, {})
-    expected = sum(
-        weight * reference.penalty(x[:, 6 * i : 6 * i + 6].numpy(), floor=0.0)
-        for i, weight in enumerate(weights)
-    )
-    assert metric.last_mean_square().item() == pytest.approx(
-        reference.debias(expected, 50), abs=1e-9
-    )

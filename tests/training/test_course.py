@@ -69,9 +69,49 @@ def test_a_stop_takes_the_place_of_the_end():
     assert short.coefficient() == pytest.approx(1.5)
 
 
+@pytest.mark.parametrize("loaders", [[5, 5, 2, 2], [10, 1, 3, 10]])
+def test_fractions_are_those_of_the_whole_training(loaders):
+    options = {"delay": 0.25, "start": 0.5, "stop": 0.75, "warmup": 0.1}
+    in_epochs = {name: 4 * value for name, value in options.items()}
+    expected = curve(course("epoch", **in_epochs), [30] * 4, 4)
+    found = curve(course("fraction", **options), loaders, 4)
+    assert len(found) == sum(loaders)
+    for epochs, coefficient in found.items():
+        assert coefficient == pytest.approx(expected[epochs], rel=1e-12)
+
+
+def test_fractions_of_a_training_that_ends_by_its_steps():
+    halfway = course("fraction", stop=0.5)
+    halfway.locate(Progress(1, 5, 10, 15), -1, 30)
+    assert (halfway.position, halfway.epochs) == (0.5, 3)
+    assert halfway.coefficient() == 0
+
+
+def test_a_relative_coefficient_is_a_multiple_of_the_running_loss():
+    relative = course(kind="constant", coeff=3.0, relative=True)
+    relative.locate(Progress(0, 0, 10, 0), 4, -1)
+    assert relative.coefficient() == 0
+    relative.running_loss.add(0.5, stepped=True)
+    assert relative.coefficient() == pytest.approx(1.5)
+    resumed = course(kind="constant", coeff=3.0, relative=True)
+    resumed.restore(relative.state())
+    assert resumed.coefficient() == relative.coefficient()
+
+
+def test_a_training_that_was_not_relative_has_no_running_loss_to_restore():
+    resumed = course(kind="constant", relative=True)
+    resumed.restore(course(kind="constant").state())
+    assert resumed.running_loss.value == 0
+
+
 @pytest.mark.parametrize(
     ("options", "limits", "message"),
     [
+        (
+            {"unit": "fraction", "stop": 0.5},
+            (-1, -1),
+            "fractions of a training without an end in epochs; set trainer.max_epochs",
+        ),
         (
             {},
             (-1, -1),
@@ -92,6 +132,7 @@ def test_limits_that_are_too_short_are_known_before_the_data(options, limits, me
     ("options", "limits", "restarts"),
     [
         ({"stop": 10}, (-1, -1), False),
+        ({"unit": "fraction"}, (-1, 100), False),  # of epochs not known yet
         ({"kind": "constant", "coeff": 3.0}, (-1, -1), False),
         ({"delay": 100}, (100, -1), False),  # steps, of a loader not seen yet
         ({"delay": 100}, (-1, 100), True),  # steps, of which a restart made longer ones

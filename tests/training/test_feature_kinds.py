@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from allegro.model import AllegroModel
 from ase.io import read
 from e3nn.o3 import rand_matrix
 from nequip.data import AtomicDataDict
@@ -16,52 +15,28 @@ from nequip.data.transforms import (
     ChemicalSpeciesToAtomTypeMapper,
     NeighborListTransform,
 )
-from nequip.model import NequIPGNNModel
-from nequip.utils.global_state import set_global_state
 
 from nequip_decorr import EdgeCorrelation
 from nequip_decorr.errors import UserError
 from nequip_decorr.training.features import find_features, tap
+from tests.support import reference
 
 DATA = Path(__file__).parent.parent / "data" / "hfo2.extxyz"
 R_MAX = 3.5
-COMMON = {
-    "seed": 3,
-    "model_dtype": "float64",
-    "type_names": ["Hf", "O"],
-    "r_max": R_MAX,
-    "avg_num_neighbors": 12.0,
-    "per_type_energy_shifts": 0.0,
-    "per_type_energy_scales": 1.0,
-}
+COMMON = {"r_max": R_MAX, "model_dtype": "float64", "seed": 3}
 
 
 @cache
 def gnn(**options):
-    set_global_state()
-    size = {"num_layers": 3, "l_max": 2, "num_features": [4, 3, 2]}
-    radial = {"radial_mlp_depth": 1, "radial_mlp_width": 8}
-    return NequIPGNNModel(**COMMON, **{**size, **radial, "parity": True, **options})
+    size = {"num_layers": 3, "l_max": 2, "num_features": [4, 3, 2], "parity": True}
+    return reference.build({**reference.NEQUIP_GNN, **COMMON, **size, **options})
 
 
 @cache
 def allegro(**options):
-    set_global_state()
-    size = {
-        "num_layers": 2,
-        "l_max": 2,
-        "num_scalar_features": 6,
-        "num_tensor_features": 3,
-        "parity": True,
-        "radial_chemical_embed": {
-            "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
-            "num_bessels": 4,
-        },
-        "scalar_embed_mlp_hidden_layers_width": 8,
-        "allegro_mlp_hidden_layers_width": 8,
-        "readout_mlp_hidden_layers_width": 8,
-    }
-    return AllegroModel(**COMMON, **{**size, **options})
+    size = {"l_max": 2, "num_scalar_features": 6, "num_tensor_features": 3}
+    own = {"parity": True, **options}
+    return reference.build({**reference.ALLEGRO, **COMMON, **size, **own})
 
 
 def batch(turns=None):
@@ -180,7 +155,8 @@ def test_tensors_are_what_goes_through_allegros_products():
     # each product takes what the one before it returned
     tracks = [seen[0][0], *(result for _, result in seen)]
     fields = sorted({block.field for block in found.blocks})
-    assert len(fields) == len(tracks) == found.layers == 3
+    layers = {block.layer for block in found.blocks}
+    assert len(fields) == len(tracks) == len(layers) == 3
     for field, track in zip(fields, tracks, strict=True):
         assert torch.equal(data[field], track)
     two_body = [block for block in found.blocks if block.layer == 0]
@@ -267,7 +243,7 @@ def test_a_fused_kernel_forms_no_messages():
     (convolution,) = [m for m in model.modules() if hasattr(m, "tp_scatter")]
     # what NequIP's OpenEquivariance and CuEquivariance modifiers leave in its place
     convolution.tp_scatter.tp_conv = torch.nn.Identity()
-    assert find_features(model, "radial").layers == 1
+    assert {block.layer for block in find_features(model, "radial").blocks} == {0}
     with pytest.raises(UserError, match="the fused kernel TensorProductScatter"):
         find_features(model, "messages")
     del convolution.tp_scatter.tp_conv

@@ -64,6 +64,12 @@ def test_settings_are_what_was_read_and_plain(kind):
         ({"penalty": "abs"}, "`penalty` to be a mapping such as {kind: square}, got"),
         ({"sample": 4}, "`sample` to be a mapping such as"),
         ({"schedule": {"kind": "target"}}, "`schedule.level` is not set; set it to"),
+        ({"schedule": {"relative": 1}}, "`schedule.relative` to be true or false, got"),
+        ({"schedule": {"warmup": -1}}, "`schedule.warmup` >= 0, got -1"),
+        (
+            {"schedule": {"unit": "fraction", "stop": 40}},
+            "`schedule.stop` >= 0 and <= 1, got 40",
+        ),
         ({"schedule": {"kind": None}}, "`schedule.kind` to be constant, .*got None"),
         ({"sample": {"edges": 1}}, "`sample.edges` to be a whole number of at least 2"),
         ({"sample": {"edges": 9.5}}, "`sample.edges`.*got 9.5"),
@@ -99,6 +105,7 @@ def test_a_wrong_option_gets_one_line(given, message):
         ("cosine", "cycles", 3, "cyclical"),
         ("cyclical", "rate", 0.1, "target"),
         ("target", "direction", "down", "linear and cosine and cyclical"),
+        ("target", "relative", True, "constant and linear and cosine and cyclical"),
     ],
 )
 def test_an_option_of_another_kind_is_refused(kind, name, value, users):

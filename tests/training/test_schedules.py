@@ -171,7 +171,7 @@ def test_an_open_end_is_an_error_not_a_guess():
     ("options", "message"),
     [
         ({"kind": "cosin"}, "`schedule.kind` to be constant.*got 'cosin'"),
-        ({"unit": "batch"}, "`schedule.unit` to be step or epoch, got 'batch'"),
+        ({"unit": "batch"}, "`schedule.unit` to be step, epoch or fraction, got"),
         ({"direction": "sideways"}, "to be up, down or bump, got 'sideways'"),
         ({"coeff": -1.0}, "`schedule.coeff` >= 0, got -1"),
         ({"coeff": NAN}, "finite `schedule.coeff` >= 0, got nan"),
@@ -208,3 +208,14 @@ def test_bad_options_get_one_line(options, message):
 def test_an_end_before_the_start_is_refused():
     with pytest.raises(UserError, match="stop 100 <= start 200"):
         Cosine(coeff=1.0, delay=200).at(0, end=100)
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "cyclical"])
+def test_a_warmup_is_a_straight_line_to_what_the_schedule_would_be(kind):
+    given = {"kind": kind, "coeff": 2.0, "delay": 10}
+    end = 110
+    cold, warm = (read_schedule({**given, "warmup": w}) for w in (0, 20))
+    assert warm.at(9.9, end) == 0
+    for position, share in ((10, 0), (15, 0.25), (20, 0.5), (30, 1), (70, 1)):
+        expected = share * cold.at(position, end)
+        assert warm.at(position, end) == pytest.approx(expected, abs=1e-12)
