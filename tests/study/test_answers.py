@@ -1,0 +1,161 @@
+"""Answers from records whose effects are known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from nequip_decorr.study.answers import power_in_words
+from nequip_decorr.study.report.result import findings
+from tests.support.synthetic_study import synthetic_study
+
+
+def answers(*args, **kwargs):
+    return findings(synthetic_study(*args, **kwargs)).answers
+
+
+def test_a_large_effect(tmp_path):
+    given = answers(tmp_path / "s", log_ratio=1.0)
+    first = given[0]
+    assert first.question.primary
+    assert first.verdict == "longer"
+    assert first.effect.low < np.exp(1.0) < first.effect.high
+    assert first.p_value == first.effect.p_value
+    assert first.events == ("64/64", "64/64")
+    by_text = {a.question.text: a for a in given}
+    # hot and hotter are told apart, and so are kinds of event
+    assert by_text["variant-1: time to unphysical geometry, hotter@2400K"].effect
+    explosion = by_text["variant-1: time to an explosion, hot@1200K"]
+    assert explosion.effect is None
+    assert explosion.verdict.startswith("not followed")
+    assert by_text["variant-1: forces_rmse, out"].verdict == "larger"
+
+
+def test_explosions_after_another_end_are_not_followed(tmp_path):
+    """As `compare` does: unphysical geometry does not censor them independently."""
+    folder = synthetic_study(tmp_path / "s", log_ratio=1.0)
+    for path in (folder.path / "records").glob("*md-hot.json"):
+        record = json.loads(path.read_text())
+        record["result"]["replicas"][0]["explosion"]["happened"] = True
+        record["result"]["replicas"][0]["unphysical"]["happened"] = False
+        path.write_text(json.dumps(record))
+    by_text = {a.question.text: a for a in findings(folder).answers}
+    explosion = by_text["variant-1: time to an explosion, hot@1200K"]
+    assert explosion.verdict.startswith(
+        "not followed: an unphysical geometry ended 112"
+    )
+    assert (explosion.effect, explosion.p_value) == (None, None)
+    assert explosion.events == ("8/64", "8/64")
+    geometry = by_text["variant-1: time to unphysical geometry, hot@1200K"]
+    assert geometry.effect is not None
+    assert "16 of 128 replicas exploded" in geometry.notes[0]
+
+
+def test_no_event_in_either(tmp_path):
+    given = answers(tmp_path / "s", scale_ps=1e6)
+    times = [a for a in given if a.question.quantity == "time"]
+    assert {a.verdict for a in times} == {"no event in either"}
+
+
+def test_no_effect(tmp_path):
+    given = answers(tmp_path / "s", log_ratio=0.0)
+    errors = [a for a in given if a.question.quantity == "error"]
+    assert len(errors) == 4
+    assert all(a.verdict.startswith("no difference shown") for a in errors)
+    said = power_in_words(given[0])
+    assert "power with 8 seeds" in said
+    assert "x1.3" in said
+    assert "x2" in said
+
+
+def test_where_most_survive(tmp_path):
+    first = answers(tmp_path / "s", log_ratio=0.3, scale_ps=15.0)[0]
+    assert first.effect.method == "hazards"
+    assert first.power is None
+    assert "fewer than 80 % of the replicas" in power_in_words(first)
+    assert "64" in first.events[0]
+
+
+def test_the_rest_is_corrected_together(tmp_path):
+    given = answers(tmp_path / "s", variants=4)
+    others = [a for a in given if not a.question.primary and a.effect is not None]
+    smallest = min(others, key=lambda a: a.effect.p_value)
+    n = len([a for a in others if a.effect.p_value is not None])
+    assert smallest.p_value == pytest.approx(min(1.0, n * smallest.effect.p_value))
+    assert all(a.p_value >= a.effect.p_value for a in others)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_verdict_below_three_seeds(tmp_path, seeds):
+    for answer in answers(tmp_path / "s", seeds=seeds, log_ratio=2.0):
+        assert answer.p_value is None
+        if answer.effect is not None:
+            assert answer.verdict == "no verdict from fewer than three seeds"
+            assert answer.effect.low is None
+            assert answer.effect.high is None
+
+
+def test_half_done(tmp_path):
+    """Models are compared as far as they are there."""
+    missing = tuple(f"{v}_{s}.md-hot" for v in ("none", "variant-1") for s in (6, 7))
+    found = findings(
+        synthetic_study(tmp_path / "s", missing=missing, failed=("variant-1_8.md-hot",))
+    )
+    assert found.answers[0].effect.seeds == 5
+    assert not found.complete
+    nothing = tuple(
+        f"{v}_{s}.{stage}"
+        for v in ("none", "variant-1")
+        for s in range(1, 9)
+        for stage in ("train", "test", "md-hot", "md-hotter")
+    )
+    given = answers(tmp_path / "t", missing=nothing)
+    assert {a.verdict for a in given} == {"not known yet"}
+
+
+def test_seeds_that_dropped_out(tmp_path):
+    """A model failed, another is not there yet: said where the answer is affected."""
+    folder = synthetic_study(
+        tmp_path / "s",
+        failed=("variant-1_8.md-hot",),
+        missing=("none_6.md-hot", "variant-1_6.md-hot"),
+    )
+    by_text = {a.question.text: a for a in findings(folder).answers}
+    hot = by_text["variant-1: time to unphysical geometry, hot@1200K"]
+    assert hot.left_out == {
+        6: "variant-1: not done; none: not done",
+        8: "variant-1: md-hot failed",
+    }
+    assert "(6 of 8 seeds)" in hot.sentence
+    others = [a for text, a in by_text.items() if "hot@" not in text]
+    assert not any(a.left_out for a in others)
+
+
+def test_a_training_that_failed_is_the_reason_for_all(tmp_path):
+    nothing = tuple(f"none_2.{s}" for s in ("test", "md-hot", "md-hotter"))
+    given = answers(tmp_path / "s", failed=("none_2.train",), missing=nothing)
+    assert {str(a.left_out) for a in given} == {"{2: 'none: train failed'}"}
+
+
+def test_the_price_of_a_training_on_a_gpu_is_wall_time(tmp_path):
+    """Its CPU time says nothing; without a GPU, wall time is that of others too."""
+    folder = synthetic_study(tmp_path / "s")
+    for path in (folder.path / "records").glob("variant-1_*.train.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "wall_s": 3 * record["wall_s"]}))
+
+    def price():
+        by_quantity = {a.question.quantity: a for a in findings(folder).answers}
+        return by_quantity["training time"].effect.value
+
+    assert price() == pytest.approx(1.0)
+    for path in (folder.path / "records").glob("*.train.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "machine": {"gpus": "0"}}))
+    assert price() == pytest.approx(3.0)
+
+
+def test_one_variant_asks_nothing(tmp_path):
+    assert answers(tmp_path / "s", variants=1) == []
