@@ -1,4 +1,4 @@
-"""Edge-feature decorrelation for NequIP and Allegro, and a measure of MD stability.
+"""Edge-feature decorrelation for NequIP and Allegro, and tests of MD stability.
 
 Nothing here is imported by ``import nequip``; the names below load on first use.
 """

@@ -1,13 +1,14 @@
-"""What all figures share. matplotlib is an extra, imported when a figure is drawn."""
+"""Shared by all figures. matplotlib is an extra, imported when a figure is drawn."""
 
 from __future__ import annotations
 
+import io
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.paths import check_output_file
+from nequip_decorr.paths import check_output_file, write_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ def require_matplotlib() -> None:
     """Raise UserError, naming the extra to install, if matplotlib is missing."""
     if find_spec("matplotlib") is None:
         raise UserError(
-            "expected matplotlib for a figure, got an environment without it; run "
+            "figures need matplotlib, which is not installed; run "
             'pip install "nequip-decorr[plot]"'
         )
 
@@ -76,6 +77,10 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, SVG or PDF, by the suffix of ``path``.
 
     Raises:
-        UserError: see :func:`check_figure_path`.
+        UserError: see :func:`check_figure_path` and :func:`.paths.write_output`.
     """
-    figure.savefig(check_figure_path(path), dpi="figure")
+    path = check_figure_path(path)
+    # a figure that cannot be drawn leaves an earlier file as it was
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi="figure", format=path.suffix[1:].lower())
+    write_output(path, buffer.getvalue())

@@ -1,9 +1,9 @@
-"""Which of a model's atom types stands for which chemical element.
+"""Maps chemical elements to the atom types of a model.
 
-NequIP models know atom types, which need not be called by a chemical symbol; a
-``chemical_species_to_atom_type_map`` says which element has which type. NequIP keeps
-it in the training config, of which checkpoints and packages carry a copy and compiled
-models do not.
+The atom types of NequIP models need not be named by chemical symbols; a
+``chemical_species_to_atom_type_map`` maps elements to types. NequIP keeps it in the
+training config, a copy of which is in checkpoints and packages but not in compiled
+models.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ MAP_KEY = "chemical_species_to_atom_type_map"
 #: How the command line names it, and says of it.
 OPTION = "--atom-types"
 OPTION_HELP = (
-    "which of the model's atom types an element has, where types are not called by "
-    "chemical symbols; needed for compiled models, found in checkpoints and packages"
+    "map elements to the model's atom types, if these are not chemical symbols; "
+    "needed for compiled models only, as checkpoints and packages contain the map"
 )
 
 
@@ -34,22 +34,36 @@ def parse_species_map(items: Sequence[str]) -> dict[str, str]:
     """``["Hf=Hf_ion", "O=O_ion"]`` as ``{"Hf": "Hf_ion", "O": "O_ion"}``.
 
     Raises:
-        UserError: for anything else, and for an element that is there twice.
+        UserError: for anything else, and for an element that is given twice.
+    """
+    return parse_pairs(items, form="ELEMENT=TYPE", example="Hf=Hf_ion O=O_ion")
+
+
+def parse_pairs(items: Sequence[str], *, form: str, example: str) -> dict[str, str]:
+    """The items of :data:`OPTION`, ``["a=b", ...]``, as ``{"a": "b", ...}``.
+
+    Args:
+        items: what the user wrote.
+        form: names of both sides, for messages: ``LEFT=RIGHT``.
+        example: what could be written, for messages.
+
+    Raises:
+        UserError: for anything else, and for a left side that is given twice.
     """
     found: dict[str, str] = {}
     for item in items:
-        element, equals, atom_type = item.partition("=")
-        if not (element and equals and atom_type):
+        left, equals, right = item.partition("=")
+        if not (left and equals and right):
             raise UserError(
-                f"expected ELEMENT=TYPE for {OPTION}, got {item!r}; write "
-                f"`{OPTION} Hf=Hf_ion O=O_ion`, after the files"
+                f"expected {form} for {OPTION}, got {item!r}; write "
+                f"`{OPTION} {example}`, after the files"
             )
-        if element in found:
+        if left in found:
             raise UserError(
-                f"expected each element once for {OPTION}, got {element} as "
-                f"{found[element]} and as {atom_type}"
+                f"expected each {form.partition('=')[0].lower()} once for {OPTION}, "
+                f"got {left} as {found[left]} and as {right}"
             )
-        found[element] = atom_type
+        found[left] = right
     return found
 
 
@@ -63,12 +77,12 @@ def resolve_species_map(
     Args:
         type_names: the model's atom types.
         given: the user's map, which need not name all types; None for none.
-        trained: the map of the training, None when not known. It is left aside where
-            the types are chemical symbols and it says no more than that.
+        trained: the map of the training; None if unknown. It is ignored if the types
+            are chemical symbols and it adds nothing to that.
 
     Raises:
-        UserError: when ``given`` names what is no element or no type of the model, or
-            is needed and not there.
+        UserError: if ``given`` contains unknown elements or types, or is needed but
+            missing.
     """
     from ase.data import atomic_numbers
 
@@ -104,7 +118,16 @@ def trained_species_map(path: Path) -> dict[str, str] | None:
         return None
     else:
         config = _checkpoint_config(path)
-    data = config.get("data") if isinstance(config, Mapping) else None
+    return configured_species_map(
+        config.get("data") if isinstance(config, Mapping) else None
+    )
+
+
+def configured_species_map(data: Any) -> dict[str, str] | None:
+    """The map in the ``data`` section of a training config, in plain types.
+
+    None when there is none, or two that contradict each other.
+    """
     found: dict[str, str] = {}
     for one in _maps(data):
         if any(found.get(element, name) != name for element, name in one.items()):

@@ -1,9 +1,14 @@
-"""Parts of messages for a user."""
+"""Helpers for the wording of messages."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+
+def counted(n: int, noun: str) -> str:
+    """``1 replica``, ``2 replicas``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def nearest_name(name: object, known: Iterable[str]) -> str:

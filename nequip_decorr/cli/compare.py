@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,14 +13,42 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nequip_decorr.cli.result_files import labels, result_file
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.report.figures import survival_figure
-from nequip_decorr.md.results import RESULT_NAME, RunResult, load
-from nequip_decorr.md.statistics.comparison import Comparison, compare_runs
-from nequip_decorr.md.statistics.score import Interval
+from nequip_decorr.md.report.tables import number
+from nequip_decorr.md.results import KINDS, RunResult, load
+from nequip_decorr.md.statistics.common_window import (
+    CommonWindow,
+    compare_common_window,
+)
+from nequip_decorr.md.statistics.comparison import (
+    Comparison,
+    Effect,
+    KindComparison,
+    compare_runs,
+)
 from nequip_decorr.md.statistics.survival import Survival, estimate_survival
+from nequip_decorr.md.statistics.verdict import NOT_THE_RECIPE
+from nequip_decorr.md.statistics.wording import (
+    bounded,
+    error_words,
+    p_words,
+    ratio_words,
+)
 from nequip_decorr.paths import user_path
 from nequip_decorr.plotting import check_figure_path, save_figure
+
+#: survival of each run, by kind of event and name of the run
+BothKinds = Mapping[str, Mapping[str, Survival]]
+
+#: errors over a common window of time, and notes on what was not compared
+Accuracy = tuple[list[CommonWindow], list[str]]
+
+TITLES = {
+    "unphysical": "Unphysical geometry: overlap, dissociation",
+    "explosion": "Explosion: non-finite values, blow-up, runaway, exception",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="RESULT",
-        help="result files of `nequip-decorr md`, or their folders; the first is "
-        "compared with each of the others",
+        help="result files of `nequip-decorr md` or `judge`, or their folders; the "
+        "first is compared with each of the others",
     )
     parser.add_argument(
         "--json", action="store_true", help="print JSON instead of tables"
@@ -49,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if len(args.results) < 2:
         raise UserError(
             f"expected at least two results to compare, got {len(args.results)}; "
-            "give another one"
+            "add another one"
         )
     if args.plot is not None:
         check_figure_path(args.plot)
@@ -61,53 +89,62 @@ def run(args: argparse.Namespace) -> int:
         for other, name in zip(runs[1:], names[1:], strict=True)
     ]
     survivals = {
-        name: estimate_survival(result.replicas, result.horizon_ps)
-        for name, result in zip(names, runs, strict=True)
+        kind: {
+            name: estimate_survival(result.replicas, result.horizon_ps, kind)
+            for name, result in zip(names, runs, strict=True)
+        }
+        for kind in KINDS
     }
+    accuracies = [
+        compare_common_window(
+            (runs[0], other), (paths[0].parent, path.parent), (names[0], name)
+        )
+        for other, path, name in zip(runs[1:], paths[1:], names[1:], strict=True)
+    ]
     if args.plot is not None:
-        save_figure(survival_figure(survivals), args.plot)
+        save_figure(survival_figure(curves(survivals, comparisons)), args.plot)
     if args.json:
-        print(as_json(survivals, comparisons))
+        print(as_json(survivals, comparisons, accuracies))
     else:
-        print_tables(Console(), runs, survivals, comparisons)
+        print_tables(Console(), runs[0], survivals, comparisons, accuracies)
     return 0
 
 
-def result_file(path: Path) -> Path:
-    """The result file at a path, or in the run folder at it.
-
-    Raises:
-        UserError: when there is none.
-    """
-    candidate = path / RESULT_NAME if path.is_dir() else path
-    if not candidate.is_file():
-        raise UserError(
-            f"expected a result file of `nequip-decorr md` or its folder, got {path}; "
-            "check the path"
-        )
-    return candidate
-
-
-def labels(paths: Sequence[Path]) -> list[str]:
-    """Short names, one for each file: its folder's or its own, longer if they clash."""
-    short = [
-        path.resolve().parent.name if path.name == RESULT_NAME else path.stem
-        for path in paths
+def curves(
+    survivals: BothKinds, comparisons: Sequence[Comparison]
+) -> dict[str, Survival]:
+    """Curves of the kinds that were followed in all runs, by label."""
+    followed = [
+        kind
+        for kind in KINDS
+        if all(c.kinds[kind].overall is not None for c in comparisons)
     ]
-    if len(set(short)) == len(short):
-        return short
-    full = [str(path) for path in paths]
-    if len(set(full)) < len(full):
-        raise UserError("expected different result files, got one of them twice")
-    return full
+    return {
+        name if len(followed) == 1 else f"{name}, {kind}": survival
+        for kind in followed
+        for name, survival in survivals[kind].items()
+    }
 
 
-def as_json(survivals: dict[str, Survival], comparisons: Sequence[Comparison]) -> str:
+def as_json(
+    survivals: BothKinds,
+    comparisons: Sequence[Comparison],
+    accuracies: Sequence[Accuracy],
+) -> str:
     """All numbers of the tables as JSON."""
     return json.dumps(
         {
-            "runs": {name: asdict(survival) for name, survival in survivals.items()},
-            "comparisons": [asdict(comparison) for comparison in comparisons],
+            "runs": {
+                kind: {name: asdict(survival) for name, survival in by_run.items()}
+                for kind, by_run in survivals.items()
+            },
+            "comparisons": [
+                asdict(comparison)
+                | {"distributions": [asdict(each) for each in measured]}
+                for comparison, (measured, _) in zip(
+                    comparisons, accuracies, strict=True
+                )
+            ],
         },
         indent=1,
         allow_nan=False,
@@ -116,73 +153,104 @@ def as_json(survivals: dict[str, Survival], comparisons: Sequence[Comparison]) -
 
 def print_tables(
     console: Console,
-    runs: Sequence[RunResult],
-    survivals: dict[str, Survival],
+    first: RunResult,
+    survivals: BothKinds,
     comparisons: Sequence[Comparison],
+    accuracies: Sequence[Accuracy],
 ) -> None:
-    """Print the tables, the verdicts and the notes."""
-    first = runs[0]
-    console.print(
-        f"{first.ensemble}, {first.timestep_fs:g} fs, horizon {first.horizon_ps:g} ps",
-        highlight=False,
-    )
-    console.print(_runs_table(survivals))
-    console.print(_pairs_table(comparisons))
-    for comparison in comparisons:
-        console.print(comparison.verdict, style="bold", highlight=False, markup=False)
-        for note in comparison.notes:
-            console.print(f"  note: {note}", highlight=False, markup=False)
+    """Print tables, verdicts and notes of each kind of event, and the accuracy."""
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, highlight=False, markup=False)
+
+    say(f"{first.ensemble}, {first.timestep_fs:g} fs, horizon {first.horizon_ps:g} ps")
+    for kind in KINDS:
+        say(f"\n{TITLES[kind]}", style="bold")
+        found = [(c.names, c.kinds[kind]) for c in comparisons]
+        if any(each.overall is not None for _, each in found):
+            console.print(_runs_table(survivals[kind]))
+            console.print(_pairs_table(found))
+        for _, each in found:
+            say(f"{kind}: {each.verdict}", style="bold")
+            if each.overall is not None and each.overall.ratio.known:
+                say(f"  time ratio from {each.overall.ratio.basis}")
+            for note in each.notes:
+                say(f"  note: {note}")
+    for comparison, (measured, _) in zip(comparisons, accuracies, strict=True):
+        for window in measured:
+            say(f"\n{_accuracy_title(window)}", style="bold")
+            console.print(_accuracy_table(comparison.names, window))
+    say("")
+    for comparison, (_, missing) in zip(comparisons, accuracies, strict=True):
+        if comparison.agreement is not None:
+            say(comparison.agreement, style="bold")
+        for note in (*comparison.notes, *missing):
+            say(f"note: {note}")
     if len(comparisons) > 1:
-        console.print(
-            f"  note: {len(comparisons)} comparisons; no interval is widened for that",
-            highlight=False,
-        )
+        say(f"note: {len(comparisons)} comparisons; no interval is widened for that")
+    say(f"note: {NOT_THE_RECIPE}")
 
 
-def _runs_table(survivals: dict[str, Survival]) -> Table:
-    table = Table(title="Each run by itself", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("run", overflow="fold", min_width=10)
-    for column in ("failed", "score [95 %]", "S(tau) [95 %]", "median ps"):
-        table.add_column(column, justify="right", no_wrap=True)
+def _runs_table(survivals: Mapping[str, Survival]) -> Table:
+    table = _table("run", "failed", "score [95 %]", "S(tau) [95 %]", "median ps")
     for name, survival in survivals.items():
-        median = survival.median_ps
+        median, n = survival.median_ps, survival.n_failures
         table.add_row(
             Text(name),
-            f"{survival.n_failures}/{survival.n_replicas}",
-            _bounded(survival.score, survival),
-            _bounded(survival.survival_at_tau, survival),
+            f"{n}/{survival.n_replicas}",
+            bounded(survival.score, n),
+            bounded(survival.survival_at_tau, n),
             "not reached" if median is None else f"{median:.3g}",
         )
     return table
 
 
-def _pairs_table(comparisons: Sequence[Comparison]) -> Table:
-    table = Table(
-        title="Paired: first minus second", title_justify="left", box=SIMPLE_HEAD
-    )
-    table.add_column("first - second", overflow="fold", min_width=10)
-    for column in ("T (K)", "pairs", "score difference [95 %]", "log-rank p"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for comparison in comparisons:
-        p_value = comparison.log_rank.p_value
-        table.add_row(
-            Text(" - ".join(comparison.names)),
-            "all",
-            str(comparison.n_pairs),
-            _signed(comparison.difference),
-            "-" if p_value is None else f"{p_value:.2g}",
-        )
-        if len(comparison.by_temperature) > 1:
-            for kelvin, difference in comparison.by_temperature.items():
-                table.add_row("", f"{kelvin:g}", "", _signed(difference), "")
+def _pairs_table(found: Sequence[tuple[tuple[str, str], KindComparison]]) -> Table:
+    table = _table("first / second", "failed", "time ratio [95 %]", "p", "score diff.")
+    for names, each in found:
+        if each.overall is None:
+            continue
+        table.add_row(Text(" / ".join(names)), *_cells(each.overall))
+        if len(each.by_temperature) > 1:
+            for kelvin, effect in each.by_temperature.items():
+                table.add_row(f"  at {kelvin:g} K", *_cells(effect))
     return table
 
 
-def _bounded(interval: Interval, survival: Survival) -> str:
-    if survival.n_failures == 0:
-        return f">= {interval.low:.2f}"
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+def _cells(effect: Effect) -> list[str]:
+    a, b = effect.failures
+    return [
+        f"{a}, {b} of {effect.n_pairs}",
+        ratio_words(effect.ratio),
+        p_words(effect.ratio.sign_flip_p),
+        f"{effect.difference.value:+.2f}",
+    ]
 
 
-def _signed(interval: Interval) -> str:
-    return f"{interval.value:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
+def _accuracy_title(found: CommonWindow) -> str:
+    start, end = found.window_ps
+    return (
+        f"Error of {found.kind} of {found.formula} at {found.temperature_K:g} K while "
+        f"both models were stable, {start:.3g} to {end:.3g} ps"
+    )
+
+
+def _accuracy_table(names: tuple[str, str], found: CommonWindow) -> Table:
+    table = _table("pair", *names, "perfect model")
+    table.add_row("frames", *map(str, found.n_frames))
+    for name, errors in found.pairs.items():
+        floors = [number(error.floor, ".3f") for error in errors]
+        table.add_row(
+            name,
+            *(error_words(error.error, error.standard_error) for error in errors),
+            floors[0] if floors[0] == floors[1] else ", ".join(floors),
+        )
+    return table
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first, overflow="fold", min_width=10)
+    for column in others:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table

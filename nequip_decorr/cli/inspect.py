@@ -22,7 +22,7 @@ from rich.table import Table
 from nequip_decorr.inspection.figure import correlation_figure
 from nequip_decorr.inspection.measure import inspect_file
 from nequip_decorr.inspection.result import Inspection, reading, to_json
-from nequip_decorr.paths import check_output_file, user_path
+from nequip_decorr.paths import check_output_file, user_path, write_output
 from nequip_decorr.plotting import check_figure_path, save_figure
 from nequip_decorr.species import OPTION, OPTION_HELP, parse_species_map
 from nequip_decorr.training.features import KINDS
@@ -34,16 +34,16 @@ STDOUT = Path("-")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``nequip-decorr inspect``."""
     parser.description = (
-        "Show how redundant the features of a saved model are over a data file: per "
-        "layer, mean |rho| between channels, effective rank and dead channels. Use "
-        "frames like those that the model is for; labels in them are not read."
+        "Measure how redundant the features of a saved model are on a data file: mean "
+        "|rho| between channels, effective rank and dead channels of each layer. Use "
+        "frames like those you want to simulate; labels are not used."
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help="checkpoint (.ckpt) or package (.nequip.zip)")
     add(
         "data",
         metavar="DATA",
-        help="structures, any file that ase reads (file@0:10 picks)",
+        help="structures, in any format that ase reads (file@0:10 selects frames)",
     )
     add(
         "--json",
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=5,
-        help="frames in one call of the model (default: 5)",
+        help="frames per model call (default: 5)",
     )
     add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     add(OPTION, metavar="ELEMENT=TYPE", nargs="+", help=OPTION_HELP)
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layer-dim",
         metavar="C",
         type=int,
-        help="channels of one layer (default: Allegro's own, or the whole field)",
+        help="channels per layer (default: Allegro's own number, or the whole field)",
     )
 
 
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         check_figure_path(args.plot)
     if args.json and args.json != STDOUT:
-        # refused now, not after the measuring
+        # before the model runs over the data
         check_output_file(args.json)
     species_map = args.atom_types and parse_species_map(args.atom_types)
     with _progress(args.max_frames) as on_frames:
@@ -102,17 +102,19 @@ def run(args: argparse.Namespace) -> int:
             chemical_species_to_atom_type_map=species_map,
             on_frames=on_frames,
         )
+    # numbers first: a file that cannot be written costs nothing but that file
+    if args.json == STDOUT:
+        print(to_json(inspection))
+    else:
+        _print_table(inspection)
+    if args.json and args.json != STDOUT:
+        write_output(args.json, to_json(inspection) + "\n")
     if args.plot:
         figure = correlation_figure({Path(args.model).name: inspection})
         save_figure(figure, args.plot)
-    if args.json == STDOUT:
-        print(to_json(inspection))
-        return 0
-    if args.json:
-        args.json.write_text(to_json(inspection) + "\n", encoding="utf-8")
-    _print_table(inspection)
-    for written in filter(None, (args.json, args.plot)):
-        print(f"Written: {written}")
+    if args.json != STDOUT:
+        for written in filter(None, (args.json, args.plot)):
+            print(f"Written: {written}")
     return 0
 
 

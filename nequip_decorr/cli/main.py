@@ -15,8 +15,11 @@ from nequip_decorr.errors import UserError
 COMMANDS = {
     "inspect": "correlation and effective rank per layer of a saved model",
     "md": "run MD replicas with a model and report how stable they are",
+    "judge": "apply the same failure criteria to LAMMPS, VASP or ase trajectories",
     "compare": "compare the MD stability of two or more models",
+    "study": "train variants of a config with several seeds and compare them",
 }
+DESCRIPTION = "Feature correlation and MD stability of machine-learned force fields."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,12 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="nequip-decorr", description=__doc__)
+    parser = argparse.ArgumentParser(prog="nequip-decorr", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", required=True)
     chosen = next((a for a in argv if not a.startswith("-")), None)
     for name, help_text in COMMANDS.items():
-        sub = subparsers.add_parser(name, help=help_text, description=help_text)
+        description = f"{help_text[0].upper()}{help_text[1:]}."
+        sub = subparsers.add_parser(name, help=help_text, description=description)
         if name == chosen:
             importlib.import_module(f"{__package__}.{name}").add_arguments(sub)
     args = parser.parse_args(argv)
@@ -42,5 +46,12 @@ def _main(argv: Sequence[str]) -> int:
     try:
         return int(command.run(args))
     except UserError as error:
-        print(f"nequip-decorr {args.command}: {error}", file=sys.stderr)
-        return 2
+        message = str(error)
+    except OSError as error:
+        # a full disk, a folder without permission; without a number, it is a bug
+        if error.errno is None:
+            raise
+        where = "" if error.filename is None else f": {error.filename}"
+        message = f"{error.strerror}{where}"
+    print(f"nequip-decorr {args.command}: {message}", file=sys.stderr)
+    return 2

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.paths import split_index
+from nequip_decorr.paths import check_file, split_index
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -33,9 +33,7 @@ def load_feature_model(path: str | Path, device: str = "cpu") -> nn.Module:
         UserError: when there is no such file, it is a compiled model or cannot be
             read, or the device is not available.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"expected a model file, got {path}: no such file")
+    path = check_file(path, "a model file")
     if path.suffix in COMPILED_SUFFIXES:
         raise UserError(
             f"expected a checkpoint (.ckpt) or package (.nequip.zip), got the compiled "
@@ -76,7 +74,11 @@ def read_frames(path: str | Path, max_frames: int | None = None) -> Iterator[Ato
             read it or it has no frames.
     """
     if not split_index(path)[0].exists():
-        raise UserError(f"expected a data file, got {path}: no such file")
+        # a folder is for ase to judge, which has formats that are folders
+        raise UserError(
+            f"expected a data file, got {path}, which does not exist; give the file's "
+            "path"
+        )
     return _read(path, max_frames)
 
 

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nequip_decorr.md.lammps.write import write_lammps
     from nequip_decorr.md.models import calculator_model, load_model
     from nequip_decorr.md.presets import PRESETS, preset, read_protocol
     from nequip_decorr.md.protocol import Criteria, Protocol
@@ -22,6 +23,7 @@ _HOMES = {
     "preset": "presets",
     "read_protocol": "presets",
     "run_stability": "running.run",
+    "write_lammps": "lammps.write",
 }
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "preset",
     "read_protocol",
     "run_stability",
+    "write_lammps",
 ]
 
 

@@ -1,4 +1,4 @@
-"""What one step of one replica is, to those that move, judge and record it."""
+"""One step of one replica, as shared by engines, tests and recording."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nequip_decorr.errors import UserError
+from nequip_decorr.md.files import file_sha256
+from nequip_decorr.paths import check_file
 from nequip_decorr.species import MAP_KEY, resolve_species_map, trained_species_map
 from nequip_decorr.wording import one_line
 
@@ -155,11 +156,7 @@ def load_model(
         UserError: when it is no model that NequIP loads, or the map is missing or
             does not fit it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"expected a model file, got {path}, which is not there; give its path"
-        )
+    path = check_file(path, "a model file")
     kind = model_kind(path)
     opener = _Opener(loader, path.resolve(), kind, device)
     try:
@@ -182,7 +179,7 @@ def load_model(
     return ModelHandle(
         path=str(path),
         kind=kind,
-        sha256=_sha256(path),
+        sha256=file_sha256(path),
         species=tuple(
             sorted(species_map, key=lambda e: type_names.index(species_map[e]))
         ),
@@ -248,11 +245,3 @@ def _known(transforms: Any) -> tuple[tuple[str, ...], float]:
     )
     neighbours = next(t for t in transforms if isinstance(t, NeighborListTransform))
     return tuple(mapper.model_type_names), float(neighbours.r_max)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

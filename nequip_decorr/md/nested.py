@@ -1,4 +1,4 @@
-"""Nested settings as one level of dotted names."""
+"""Nested settings flattened to dotted names."""
 
 from __future__ import annotations
 

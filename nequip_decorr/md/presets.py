@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.checks import check_mapping
+from nequip_decorr.md.files import read_yaml
 from nequip_decorr.md.protocol import Criteria, Protocol
-from nequip_decorr.wording import nearest_name, one_line
+from nequip_decorr.wording import nearest_name
 
 #: ``solid``: is a crystal or a glass stable at T? ``molecule``: do bonds survive far
 #: above the training temperature? ``nve-drift``: is energy conserved (a
@@ -36,7 +35,7 @@ def preset(name: str) -> Protocol:
     """The protocol called ``name``.
 
     Raises:
-        UserError: when there is none of that name.
+        UserError: if there is no preset of that name.
     """
     if name not in PRESETS:
         raise UserError(
@@ -50,16 +49,20 @@ def read_protocol(path: str | Path) -> Protocol:
     """Read a protocol in YAML; a ``preset:`` key names the preset it builds on.
 
     Raises:
-        UserError: when there is no such file, it is not YAML, or as
+        UserError: if the file does not exist or is not YAML, or as
             :meth:`Protocol.from_dict`.
     """
-    path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"expected a protocol in YAML, got {path}: {one_line(error)}"
-        ) from error
-    data = dict(check_mapping(f"a protocol in {path}", data or {}))
-    name = data.pop("preset", None)
-    return Protocol.from_dict(data, base=None if name is None else preset(name))
+    return protocol_and_keys(Path(path))[0]
+
+
+def protocol_and_keys(path: Path) -> tuple[Protocol, frozenset[str]]:
+    """A protocol in YAML, and the keys that are in the file.
+
+    Raises:
+        UserError: as :func:`read_protocol`.
+    """
+    data = check_mapping(f"a protocol in {path}", read_yaml(path, "a protocol") or {})
+    name = data.get("preset")
+    own = {key: value for key, value in data.items() if key != "preset"}
+    base = None if name is None else preset(name)
+    return Protocol.from_dict(own, base=base), frozenset(data)

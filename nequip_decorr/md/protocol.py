@@ -1,4 +1,4 @@
-"""What a stability run does: one frozen description."""
+"""Protocol of a stability run: ensemble, replicas, criteria and recording."""
 
 from __future__ import annotations
 
@@ -9,51 +9,57 @@ from typing import Any
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.checks import (
+    check_choice,
     check_count,
+    check_keys,
     check_mapping,
-    check_names,
+    check_not_negative,
     check_positive,
     check_switch,
+    names_of,
 )
-from nequip_decorr.wording import nearest_name
 
 ENSEMBLES = ("langevin", "nose-hoover", "nve", "ramp")
+
+#: What ends a replica before its horizon.
+UNTIL = ("first", "explosion")
 
 
 @dataclass(frozen=True)
 class Criteria:
     """Limits of a stable trajectory; None switches a test off.
 
-    Numbers that are not finite always count as a failure. A limit that must be exceeded
-    for some time fails at the end of that time; the failure's message says when it was
-    first exceeded.
+    Non-finite numbers always count as a failure. If a limit must be exceeded for some
+    time, the failure is dated to the end of that time; its message says when the limit
+    was first exceeded.
 
     Attributes:
-        max_displacement_A: how far one atom may move in one step; a light enough
-            atom may move as far as ``max_atom_kinetic_eV`` takes it.
+        max_displacement_A: largest displacement of an atom in one step; light atoms may
+            move as far as ``max_atom_kinetic_eV`` would take them.
         max_force_eV_per_A: largest force on one atom.
-        min_distance_ratio: shortest distance of a pair, over the sum of its covalent
-            radii.
+        min_distance_ratio: shortest distance of a pair, relative to the sum of its
+            covalent radii.
         runaway_sigma: the temperature may exceed its reference by this many canonical
             standard deviations, ``T sqrt(2 / Ndof)``, ...
         runaway_time_fs: ... for less than this time. The reference is the thermostat's
             target plus the heat that the start structure may still release; see
             :mod:`nequip_decorr.md.criteria.warmth`.
-        stored_energy_eV_per_atom: potential energy that the start structure may turn
-            into heat. A snapshot of a run at T stores 3/2 kT, 0.16 eV at 1200 K.
-        max_temperature_K: no temperature above this one, not even for one step.
-        max_atom_kinetic_eV: largest kinetic energy of one atom, more than any bond
-            can hold; 40 kT of the reference where that is more.
-        max_bond_deviation_A: how far a bond may be off its length in the start
+        stored_energy_eV_per_atom: potential energy of the start structure that may
+            become heat; 0 for a start in equilibrium. A snapshot of a run at T stores
+            3/2 kT (0.16 eV at 1200 K).
+        max_temperature_K: temperature that must not be exceeded, even for one step.
+        max_atom_kinetic_eV: largest kinetic energy of an atom, more than any bond can
+            withstand; 40 kT of the reference if that is larger.
+        max_bond_deviation_A: largest deviation of a bond from its length in the start
             structure (molecules).
-        bond_confirm_fs: how long it must stay so to count.
-        fragment_ratio: more pieces than the start structure has molecules are a
-            failure. A piece is what connects by pairs closer than this times the sum
-            of the covalent radii, a molecule what is bonded at the start (1.25).
-        isolation_ratio: an atom bonded in the start structure, without a neighbour
-            within this times its bond length (or the sum of the covalent radii, if
-            that is longer), is a failure. Not judged beside a void above 1000 K,
-            where atoms evaporate.
+        bond_confirm_fs: how long that deviation must last to count.
+        fragment_ratio: having more fragments than the start structure has molecules is
+            a failure. Fragments are connected by pairs closer than this times the sum
+            of the covalent radii; molecules by bonds in the start structure (1.25).
+        isolation_ratio: a bonded atom of the start structure without any neighbour
+            within this times its bond length (or the sum of the covalent radii, if that
+            is longer) is a failure. Not tested above 1000 K if there is a void into
+            which atoms can evaporate.
     """
 
     max_displacement_A: float | None = 0.5
@@ -77,9 +83,9 @@ class Criteria:
                     f"expected a number for criteria.{item.name}, got null; switch the "
                     "test off by its limit instead"
                 )
-            if item.name == "stored_energy_eV_per_atom" and value == 0:
-                continue  # nothing stored: a start in equilibrium
-            if value is not None:
+            if item.name == "stored_energy_eV_per_atom":
+                check_not_negative(f"criteria.{item.name}", value)
+            elif value is not None:
                 check_positive(f"criteria.{item.name}", value)
 
 
@@ -92,9 +98,9 @@ class Protocol:
             ``nose-hoover`` a chain of three, ``ramp`` is Langevin with T rising (or
             falling) linearly from ``temperatures_K`` to ``ramp_end_temperature_K``
             over the horizon, ``nve`` has no thermostat.
-        temperatures_K: target temperatures (``nve``: of the start velocities).
-        ramp_end_temperature_K: only for ``ramp``.
-        timestep_fs: MD step.
+        temperatures_K: target temperatures (for ``nve``, of the start velocities).
+        ramp_end_temperature_K: final temperature of a ``ramp``.
+        timestep_fs: MD time step.
         horizon_ps: simulated time per replica.
         friction_per_fs: Langevin friction (``langevin``, ``ramp``).
         thermostat_time_fs: time constant of the chain (``nose-hoover``).
@@ -103,13 +109,16 @@ class Protocol:
         check_interval_steps: how often bonds, fragments and isolated atoms are tested;
             all other tests run at every step.
         record_interval_steps: how often temperature and energies are recorded.
-        frame_interval_steps: how often positions are recorded, None for never.
-        half_step_repeat: repeat a failure from its last good frame at half the time
+        frame_interval_steps: how often positions are recorded; None for never.
+        until: ``first`` ends a replica at its first event of either kind; ``explosion``
+            records the first unphysical geometry and continues until the replica
+            explodes.
+        half_step_repeat: rerun each event from its last good frame at half the time
             step.
-        keep_velocities: start from the velocities in the structure file, without the
-            motion of the centre of mass where the ensemble conserves it; replicas of
-            a structure then differ only in the noise of their thermostat.
-        drop_constraints: let atoms move that the structure file fixes.
+        keep_velocities: start from the velocities in the structure file, minus the
+            centre-of-mass motion if the ensemble conserves it; replicas of a structure
+            then differ only in the noise of their thermostat.
+        drop_constraints: free atoms that are fixed in the structure file.
         structures: file of start structures, if the protocol names one.
         criteria: the limits.
     """
@@ -126,6 +135,7 @@ class Protocol:
     check_interval_steps: int = 5
     record_interval_steps: int = 10
     frame_interval_steps: int | None = 100
+    until: str = "first"
     half_step_repeat: bool = False
     keep_velocities: bool = False
     drop_constraints: bool = False
@@ -133,11 +143,8 @@ class Protocol:
     criteria: Criteria = field(default_factory=Criteria)
 
     def __post_init__(self) -> None:
-        if self.ensemble not in ENSEMBLES:
-            raise UserError(
-                f"expected an ensemble of {', '.join(ENSEMBLES)}, "
-                f"got {self.ensemble!r}{nearest_name(self.ensemble, ENSEMBLES)}"
-            )
+        check_choice("an ensemble", self.ensemble, ENSEMBLES)
+        check_choice("until", self.until, UNTIL)
         _temperatures(self.temperatures_K)
         for name in (
             "timestep_fs",
@@ -188,8 +195,7 @@ class Protocol:
         """Target temperature at a step of a replica that started at ``start_K``."""
         if self.ramp_end_temperature_K is None:
             return start_K
-        share = min(step / self.n_steps, 1.0)
-        return start_K + share * (self.ramp_end_temperature_K - start_K)
+        return ramped_K(start_K, self.ramp_end_temperature_K, step / self.n_steps)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, as written to YAML and to the result file."""
@@ -201,18 +207,18 @@ class Protocol:
     def from_dict(
         cls, data: Mapping[str, Any], base: Protocol | None = None
     ) -> Protocol:
-        """A protocol from plain types; what is not named stays as in ``base``.
+        """A protocol from plain types; missing settings are taken from ``base``.
 
         Raises:
-            UserError: for an unknown name (with the nearest known one) or a value
-                that makes no sense.
+            UserError: for an unknown name (with the nearest known one) or an invalid
+                value.
         """
         base = base or cls()
         data = dict(check_mapping("a protocol", data))
-        check_names("protocol", data, cls)
+        check_keys("protocol", data, names_of(cls))
         if "criteria" in data:
             limits = dict(check_mapping("criteria", data["criteria"]))
-            check_names("criteria", limits, Criteria)
+            check_keys("criteria", limits, names_of(Criteria))
             data["criteria"] = replace(base.criteria, **limits)
         if "temperatures_K" in data:
             value = data["temperatures_K"]
@@ -222,8 +228,13 @@ class Protocol:
         return replace(base, **data)
 
 
+def ramped_K(start_K: float, end_K: float, share: float) -> float:
+    """Target temperature after this fraction of a ramp (1 or more: the end)."""
+    return start_K + min(share, 1.0) * (end_K - start_K)
+
+
 def conserves_momentum(n_atoms: int, ensemble: str) -> bool:
-    """Whether the total momentum is conserved, and so is taken away at the start.
+    """Whether the total momentum is conserved, and thus removed at the start.
 
     Langevin noise moves the centre of mass as it does any other coordinate. A single
     atom keeps its momentum: it has no other.

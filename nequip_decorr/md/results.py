@@ -2,7 +2,7 @@
 
 A result file is one JSON document, with recorded time series in a folder beside it
 (``result.traces/0000.npz`` for replica 0 of ``result.json``). ``schema`` names its
-layout and version; :func:`load` refuses one that it does not know. Units are in the
+layout and version; :func:`load` refuses unknown layouts. Units are in the
 names: ps, fs, K, eV, Angstrom.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.files import write_atomic
+from nequip_decorr.wording import one_line
 
 SCHEMA = "nequip_decorr.md/2"
 
@@ -29,19 +30,27 @@ SCHEMA_1 = "nequip_decorr.md/1"
 #: Name of the result file in the folder of a run.
 RESULT_NAME = "result.json"
 
-#: Causes that end a replica as a failure, in the order in which they are tested.
-CAUSES = (
-    "nonfinite",
-    "blowup",
-    "overlap",
-    "runaway",
-    "dissociation",
-    "exception",
-)
+#: What can happen to a replica: its geometry becomes unphysical, or it explodes. The
+#: one need not follow from the other, so they are never counted together.
+KINDS = ("unphysical", "explosion")
 
-#: Reasons for which a replica stops without having failed (right-censoring).
+#: Causes of events, in the order in which they are tested, and their kinds.
+CAUSES = {
+    "nonfinite": "explosion",
+    "blowup": "explosion",
+    "overlap": "unphysical",
+    "runaway": "explosion",
+    "dissociation": "unphysical",
+    "exception": "explosion",
+}
+
+#: Reasons for which a replica ends without an event that ends it (right-censoring).
+#: ``not_followed``: judged again under wider limits, of which nothing is known after
+#: the event that ended the run. ``file_ends``: a trajectory from elsewhere that stops.
 CENSORED_BY = (
     "horizon",
+    "not_followed",
+    "file_ends",
     "interrupt",
     "out_of_memory",
     "disk_full",
@@ -50,25 +59,29 @@ CENSORED_BY = (
 )
 
 
+def kind_of(cause: str) -> str:
+    """The kind of event, one of :data:`KINDS`, that a cause belongs to."""
+    return CAUSES[cause]
+
+
 @dataclass(frozen=True)
-class Failure:
-    """Why, when and where a replica failed.
+class Event:
+    """An event of a replica: why, when and where it happened.
 
     Attributes:
         cause: one of :data:`CAUSES`.
         step: MD step at which the test failed (0 is the start structure).
         time_ps: ``step`` in ps.
-        message: one line for a person, with the value, the limit and the atoms.
+        message: one line of text, with the value, the limit and the atoms.
         atoms: zero-based indices of the atoms involved (may be empty).
-        value: the quantity that was tested (NaN is stored as ``null``).
+        value: the tested quantity (NaN is stored as ``null``).
         limit: its limit.
-        last_good_frame: path of the last frame before the failure (extxyz), relative
+        last_good_frame: path of the last frame before the event (extxyz), relative
             to the result file, or None.
-        half_step_time_ps: time of failure of the repeat at half the time step from
-            the last good frame; None when no repeat was asked for or the repeat
-            survived.
-        half_step_cause: the repeat's cause, ``"none"`` when the repeat survived, None
-            when no repeat was asked for.
+        half_step_time_ps: time of the event in the repeat at half the time step from
+            the last good frame; None without a repeat, or if the repeat survived.
+        half_step_cause: cause of that event; ``"none"`` if the repeat survived, None
+            without a repeat.
     """
 
     cause: str
@@ -82,10 +95,15 @@ class Failure:
     half_step_time_ps: float | None = None
     half_step_cause: str | None = None
 
+    @property
+    def kind(self) -> str:
+        """The kind of event, one of :data:`KINDS`."""
+        return kind_of(self.cause)
+
 
 @dataclass(frozen=True)
 class Trace:
-    """Recorded time series of one replica, all of one length.
+    """Recorded time series of one replica, all of the same length.
 
     ``total_energy_eV`` is the conserved quantity of an NVE run (kinetic + potential).
     """
@@ -98,15 +116,18 @@ class Trace:
 
 @dataclass(frozen=True)
 class Replica:
-    """One trajectory: what was started, how far it came, and why it ended.
+    """One trajectory: how it started, what happened to it, and why it ended.
 
-    ``time_ps`` is the time of failure, or of censoring when ``failure`` is None.
-    ``structure`` is the index of the starting structure: the cluster of the bootstrap
-    and, with ``seed`` and ``temperature_K``, the key under which two models' replicas
-    are paired. ``trajectory`` is the path of its recorded positions (extxyz, sound
-    frames only), relative to the result file. ``structure_sha256`` is
-    :func:`nequip_decorr.md.structures.structure_hash` of the starting structure, None
-    in files written before it was kept.
+    ``unphysical`` and ``explosion`` are the first event of each kind. ``time_ps`` is
+    when the simulation ended: at the event that ended it, or else where it was
+    censored, for the reason ``censored_by`` (None when an event ended it).
+    ``structure`` is the index of the start structure. It is the cluster of the
+    bootstrap and, with ``seed`` and ``temperature_K``, the key by which the replicas of
+    two models are paired. ``trajectory`` is the path of its recorded positions (extxyz,
+    sound frames only), relative to the result file. ``structure_sha256`` is
+    :func:`nequip_decorr.md.structures.structure_hash` of the start structure; None in
+    files from before it was stored. ``name`` is the name of a trajectory from another
+    program; with ``temperature_K`` it is then the key.
     """
 
     index: int
@@ -117,20 +138,37 @@ class Replica:
     temperature_K: float
     seed: int
     time_ps: float
-    failure: Failure | None = None
+    unphysical: Event | None = None
+    explosion: Event | None = None
     censored_by: str | None = None
     trace: Trace = field(default_factory=Trace)
     trajectory: str | None = None
     structure_sha256: str | None = None
+    name: str | None = None
+
+    def event(self, kind: str) -> Event | None:
+        """The event of a kind; None if it did not happen (or was not followed)."""
+        return {"unphysical": self.unphysical, "explosion": self.explosion}[kind]
 
     @property
-    def failed(self) -> bool:
-        """Whether the replica ended in a failure (an event, not a censoring)."""
-        return self.failure is not None
+    def first(self) -> Event | None:
+        """The earlier of the two events; None if neither happened."""
+        events = [event for event in map(self.event, KINDS) if event is not None]
+        return min(events, key=lambda event: event.step, default=None)
+
+    def followed(self, kind: str) -> tuple[float, bool]:
+        """Time of an event of a kind, ps, and True; or the time without it, and False.
+
+        A replica ended by the other kind is known to be without this one until its end.
+        """
+        event = self.event(kind)
+        return (self.time_ps, False) if event is None else (event.time_ps, True)
 
     @property
-    def key(self) -> tuple[int, float, int]:
-        """What pairs this replica with another model's: structure, T, seed."""
+    def key(self) -> tuple[int | str, float, int]:
+        """Key for pairing with another model: structure, T and seed, or name and T."""
+        if self.name is not None:
+            return (self.name, self.temperature_K, 0)
         return (self.structure, self.temperature_K, self.seed)
 
 
@@ -142,10 +180,12 @@ class RunResult:
         model: ``path``, ``sha256``, ``kind`` and ``species`` of the model, and its
             ``chemical_species_to_atom_type_map`` where types have other names.
         protocol: the protocol as written to YAML (plain types, units in names).
-        machine: host, processor, versions; for the reader, never compared.
+        machine: host, processor, versions; for information only, never compared.
         replicas: in order of ``index``.
         complete: False while replicas are missing (interrupted run).
-        fidelity: what :mod:`nequip_decorr.md.statistics.fidelity` measured, or None.
+        fidelity: results of :mod:`nequip_decorr.md.statistics.fidelity`, or None.
+        source: origin of trajectories from other programs, and what was not tested
+            (:mod:`nequip_decorr.md.trajectories`); None for a run of `md`.
     """
 
     model: dict[str, Any]
@@ -154,15 +194,16 @@ class RunResult:
     replicas: tuple[Replica, ...]
     complete: bool = True
     fidelity: dict[str, Any] | None = None
+    source: dict[str, Any] | None = None
 
     @property
     def horizon_ps(self) -> float:
-        """The time after which a surviving replica is censored."""
+        """Time after which a surviving replica is censored."""
         return float(self.protocol["horizon_ps"])
 
     @property
     def timestep_fs(self) -> float:
-        """The MD step."""
+        """MD time step."""
         return float(self.protocol["timestep_fs"])
 
     @property
@@ -186,11 +227,11 @@ def save_trace(trace: Trace, result_path: Path, index: int) -> None:
     buffer = io.BytesIO()
     series: dict[str, Any] = {k: np.array(v) for k, v in asdict(trace).items()}
     np.savez_compressed(buffer, allow_pickle=False, **series)
-    write_atomic(path, buffer.getvalue(), durable=False)
+    write_atomic(path, buffer.getvalue())
 
 
 def load_trace(path: Path) -> Trace:
-    """Read a trace; empty when it was not copied along, or cannot be read."""
+    """Read a trace; empty if the file is missing or cannot be read."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             return Trace(**{name: tuple(file[name].tolist()) for name in file.files})
@@ -199,7 +240,7 @@ def load_trace(path: Path) -> Trace:
 
 
 def replica_to_dict(replica: Replica, result_path: Path) -> dict[str, Any]:
-    """Plain-type form of one replica, as it stands in the result file."""
+    """One replica in plain types, as in the result file."""
     path = trace_path(result_path, replica.index).relative_to(result_path.parent)
     traced = bool(replica.trace.time_ps)
     bare = asdict(replace(replica, trace=Trace()))
@@ -208,25 +249,30 @@ def replica_to_dict(replica: Replica, result_path: Path) -> dict[str, Any]:
 
 def replica_from_dict(data: Mapping[str, Any], folder: Path) -> Replica:
     """Inverse of :func:`replica_to_dict`; ``folder`` is that of the result file."""
-    failure, trace = data["failure"], data["trace"]
-    if failure is not None:
-        failure = Failure(**{**failure, "atoms": tuple(failure["atoms"])})
+    events = {kind: event_from_dict(data[kind]) for kind in KINDS if data[kind]}
+    trace = data["trace"]
     if trace is None:
         series = Trace()
     elif isinstance(trace, str):
         series = load_trace(folder / trace)
     else:  # schema 1
         series = Trace(**{name: tuple(values) for name, values in trace.items()})
-    return Replica(**{**data, "failure": failure, "trace": series})
+    bare = {**data, "trace": series, **dict.fromkeys(KINDS)}
+    return Replica(**{**bare, **events})
+
+
+def event_from_dict(data: Mapping[str, Any]) -> Event:
+    """An event from plain types."""
+    return Event(**{**data, "atoms": tuple(data["atoms"])})
 
 
 def save(result: RunResult, path: str | Path, *, traces: bool = True) -> None:
     """Write a result file (see :func:`~nequip_decorr.md.files.write_atomic`).
 
     Args:
-        result: what is to be written.
+        result: the result to write.
         path: the file.
-        traces: write the traces as well; False where they are there already.
+        traces: whether to write the traces as well (False if they exist already).
     """
     path = Path(path)
     if traces:
@@ -239,11 +285,11 @@ def save(result: RunResult, path: str | Path, *, traces: bool = True) -> None:
 
 
 def load(path: str | Path) -> RunResult:
-    """Read a result file, of this schema or the one before.
+    """Read a result file of the current schema or the previous one.
 
     Raises:
-        UserError: when there is no such file, it is not JSON, or its ``schema`` is
-            neither.
+        UserError: when there is no such file, it is not JSON, its ``schema`` is
+            neither, or it is damaged.
     """
     path = Path(path)
     try:
@@ -264,8 +310,37 @@ def load(path: str | Path) -> RunResult:
             f"expected a result file with schema '{SCHEMA}', got {path} with schema "
             f"{schema!r}; run `nequip-decorr md` again with this version"
         )
-    if schema == SCHEMA_1:
-        for name in ("horizon_ps", "timestep_fs", "ensemble"):
-            data["protocol"][name] = data.pop(name)
-    replicas = tuple(replica_from_dict(r, path.parent) for r in data["replicas"])
-    return RunResult(**{**data, "replicas": replicas})
+    try:
+        if schema == SCHEMA_1:
+            _from_schema_1(data)
+        return _from_dict(data, path.parent)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"expected a whole result file of `nequip-decorr md`, got {path}, which is "
+            f"damaged ({type(error).__name__}: {one_line(error)}); copy it again or "
+            "repeat the run"
+        ) from error
+
+
+def _from_dict(data: Mapping[str, Any], folder: Path) -> RunResult:
+    """A result from plain types; what all who read it count on is there."""
+    replicas = tuple(replica_from_dict(each, folder) for each in data["replicas"])
+    result = RunResult(**{**data, "replicas": replicas})
+    events = [e for r in replicas for kind in KINDS if (e := r.event(kind))]
+    times = [r.time_ps for r in replicas] + [e.time_ps for e in events]
+    times += [result.horizon_ps, result.timestep_fs]
+    if not all(isinstance(time_ps, int | float) for time_ps in times):
+        raise TypeError("a time is no number")
+    return result
+
+
+def _from_schema_1(data: dict[str, Any]) -> None:
+    """Convert a document of schema 1 to the current layout, in place."""
+    for name in ("horizon_ps", "timestep_fs", "ensemble"):
+        data["protocol"][name] = data.pop(name)
+    data["protocol"]["until"] = "first"
+    for replica in data["replicas"]:
+        failure = replica.pop("failure")
+        replica.update(dict.fromkeys(KINDS))
+        if failure is not None:
+            replica[kind_of(failure["cause"])] = failure

@@ -1,4 +1,4 @@
-"""Start structures: read, check, and give velocities."""
+"""Start structures: reading, checks and velocities."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ase import Atoms, units
 from ase.data import chemical_symbols
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.criteria.neighbours import Overlap
+from nequip_decorr.md.criteria.neighbours import Closest
 from nequip_decorr.md.frames import Array
-from nequip_decorr.paths import split_index
+from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.paths import check_file, split_index
 from nequip_decorr.species import OPTION
 from nequip_decorr.wording import one_line
 
@@ -25,18 +26,14 @@ VELOCITY_COLUMNS = ("vel", "velo", "velocity", "velocities")
 def read_structures(path: str | Path) -> list[Atoms]:
     """Read all structures of any file that ase reads.
 
-    ``file@0:10:2`` picks from them, as in ase. Each gets its name, the file's and its
-    number among those picked, in ``info["name"]``.
+    ``file@0:10:2`` selects frames, as in ase. The name of each, made of the file name
+    and its number in the selection, is stored in ``info["name"]``.
 
     Raises:
-        UserError: when there is no such file.
-        UserError: when ase cannot read it, or there is nothing in it.
+        UserError: if the file does not exist, ase cannot read it, or it is empty.
     """
     name, index = split_index(path)
-    if not name.is_file():
-        raise UserError(
-            f"expected a file of start structures, got {path}, which is not there"
-        )
+    check_file(name, "a file of start structures")
     try:
         found = ase.io.read(name, index or ":", do_not_split_by_at_sign=True)
     except Exception as error:
@@ -52,18 +49,57 @@ def read_structures(path: str | Path) -> list[Atoms]:
     return structures
 
 
+def start_structures(
+    structures: str | Path | Atoms | Sequence[Atoms],
+    protocol: Protocol,
+    *,
+    species: Sequence[str] | None,
+    cutoff_A: float | None,
+) -> tuple[list[Atoms], list[str]]:
+    """Start structures of a protocol, read and checked.
+
+    Args:
+        structures: a file that ase reads, or structures.
+        protocol: what is to be run.
+        species: chemical symbols that the model knows, None for any.
+        cutoff_A: the model's cutoff, None when not known.
+
+    Returns:
+        The structures, and warnings for the user.
+
+    Raises:
+        UserError: as :func:`read_structures`, :func:`prepare_structures` and
+            :func:`check_structures`.
+    """
+    if isinstance(structures, str | Path):
+        found = read_structures(structures)
+    else:
+        found = [structures] if isinstance(structures, Atoms) else list(structures)
+    starts, lines = prepare_structures(
+        found,
+        keep_velocities=protocol.keep_velocities,
+        drop_constraints=protocol.drop_constraints,
+    )
+    return starts, lines + check_structures(
+        starts,
+        species=species,
+        cutoff_A=cutoff_A,
+        min_distance_ratio=protocol.criteria.min_distance_ratio,
+    )
+
+
 def prepare_structures(
     structures: Sequence[Atoms], *, keep_velocities: bool, drop_constraints: bool
 ) -> tuple[list[Atoms], list[str]]:
-    """Copies that have velocities and constraints only where a run uses them.
+    """Copies with velocities and constraints only if a run uses them.
 
     Args:
-        structures: as they were read.
-        keep_velocities: replicas are to start from the velocities in them.
-        drop_constraints: all atoms are to move.
+        structures: the structures as read.
+        keep_velocities: whether replicas start from their velocities.
+        drop_constraints: whether fixed atoms are freed.
 
     Returns:
-        The copies, and what the user should know of what was left out.
+        The copies, and warnings about what was removed.
 
     Raises:
         UserError: when velocities are to be kept of a structure that has none, or
@@ -103,9 +139,9 @@ def check_structures(
 ) -> list[str]:
     """Refuse structures that cannot be run; return warnings for doubtful ones.
 
-    A periodic cell smaller than twice the cutoff is only warned of: NequIP's
-    neighbour lists count every image, so forces are exact for the periodic system;
-    the system itself is what is too small.
+    A periodic cell smaller than twice the cutoff only gives a warning: NequIP's
+    neighbour lists include every image, so forces are exact for the periodic system,
+    but the system itself is small.
 
     Args:
         structures: what is to be run.
@@ -145,7 +181,7 @@ def structure_name(atoms: Atoms, index: int) -> str:
 
 
 def smallest_height_A(atoms: Atoms) -> float:
-    """Smallest distance between opposite faces of the cell that are periodic."""
+    """Smallest distance between opposite periodic faces of the cell."""
     if not atoms.pbc.any():
         return float("inf")
     heights = 1 / atoms.cell.complete().reciprocal().lengths()
@@ -177,10 +213,10 @@ def start_momenta(
     """Maxwell-Boltzmann momenta, (N, 3) in ase units.
 
     Args:
-        atoms: for the masses.
-        temperature_K: of the distribution, which is not rescaled to.
+        atoms: the structure, for its masses.
+        temperature_K: temperature of the distribution; momenta are not rescaled to it.
         rng: the replica's own generator.
-        conserve_total: take the total momentum away.
+        conserve_total: remove the total momentum.
     """
     masses = atoms.get_masses()[:, None]
     noise = rng.standard_normal((len(atoms), 3))
@@ -193,9 +229,9 @@ def kept_momenta(atoms: Atoms, *, conserve_total: bool) -> Array:
 
     Args:
         atoms: a structure with momenta.
-        conserve_total: take the total momentum away, as from random momenta. It moves
-            the whole system along and is no heat, and ase's thermostats and NVE keep
-            it; what is left is the same motion in the frame of the centre of mass.
+        conserve_total: remove the total momentum, as for random momenta. It is not
+            heat, and ase's thermostats and NVE conserve it; the rest is the same motion
+            in the centre-of-mass frame.
     """
     momenta = atoms.get_momenta()
     return _stationary(momenta, atoms) if conserve_total else momenta
@@ -251,9 +287,9 @@ def _check_contents(atoms: Atoms, name: str, species: Sequence[str] | None) -> N
         raise UserError(f"expected masses > 0 in {name}, got one that is not")
     if atoms.constraints:
         raise UserError(
-            f"expected atoms that are free to move in {name}, got "
+            f"expected no constraints in {name}, got "
             f"{type(atoms.constraints[0]).__name__}; --drop-constraints "
-            "(drop_constraints in a protocol) lets them move"
+            "(drop_constraints in a protocol) frees these atoms"
         )
 
 
@@ -262,19 +298,20 @@ def _check_cell(atoms: Atoms, name: str) -> None:
     flat = abs(np.linalg.det(atoms.cell.complete().array)) < 1e-6
     if (atoms.pbc & ~(lengths > 0)).any() or (atoms.pbc.any() and flat):
         raise UserError(
-            f"expected a cell with a volume for periodic {name}, "
+            f"expected a cell with non-zero volume for periodic {name}, "
             f"got lengths {lengths.round(3).tolist()} with pbc {atoms.pbc.tolist()}; "
             "give the cell or switch pbc off"
         )
 
 
 def _check_overlap(atoms: Atoms, name: str, ratio: float) -> None:
-    close = Overlap(atoms, ratio)(atoms.positions)
+    close = Closest(atoms, ratio)(atoms.positions)
     if close is not None:
         i, j = close.atoms
         symbols = atoms.get_chemical_symbols()
         raise UserError(
-            f"expected atoms apart in {name}, got {symbols[i]}{i} and {symbols[j]}{j} "
-            f"at {close.distance_A:.3f} A (overlap below {close.limit_A:.3f} A); "
+            f"expected no overlapping atoms in {name}, got {symbols[i]}{i} and "
+            f"{symbols[j]}{j} at {close.distance_A:.3f} A (overlap below "
+            f"{ratio * close.sum_A:.3f} A); "
             "relax the structure or lower criteria.min_distance_ratio"
         )

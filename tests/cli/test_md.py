@@ -1,5 +1,6 @@
 """What the command does around a run: exit statuses, references, reading again."""
 
+import argparse
 import json
 import re
 
@@ -9,10 +10,12 @@ from ase.build import bulk
 from rich.console import Console
 
 from nequip_decorr.cli import md as command
+from nequip_decorr.cli.finishing import finish
 from nequip_decorr.cli.main import main
 from nequip_decorr.md import results, run_stability
 from nequip_decorr.md.protocol import Protocol
-from tests.support.potentials import AtCall, K, crystal
+from tests.support.potentials import crystal
+from tests.support.short_runs import springs
 
 SHORT = Protocol(timestep_fs=2.0, horizon_ps=0.06, replicas=2, frame_interval_steps=5)
 
@@ -33,10 +36,6 @@ def md(monkeypatch, tmp_path):
         return main(["md", "m.ckpt", "s.xyz", "--out", out, *map(str, arguments)])
 
     return call
-
-
-def springs(call=10**9, what=""):
-    return AtCall(crystal().positions, K, call, what)
 
 
 # --- exit statuses -------------------------------------------------------------------
@@ -62,7 +61,7 @@ def test_an_interrupt_anywhere_is_one_line(md, monkeypatch, capsys, where):
             "nequip_decorr.cli.main.importlib.import_module", interrupted
         )
     elif where == "finish":
-        monkeypatch.setattr(command, "add_fidelity", interrupted)
+        monkeypatch.setattr("nequip_decorr.cli.finishing.add_fidelity", interrupted)
     else:
         monkeypatch.setattr(
             "nequip_decorr.md.running.run.calculator_model", interrupted
@@ -86,9 +85,10 @@ def test_an_interrupt_anywhere_is_one_line(md, monkeypatch, capsys, where):
         ("r.extxyz", "2\n\nAr 0 0 0\n", "a reference trajectory that ase reads"),
         ("r.csv", "r_A, Cu-Cu\n7, 1\n9, 1\n", r"r_A is from 7 to 9\); give r_A in A"),
         ("r.csv", "r_A, Cu-Cu\n0, nan\n9, nan\n", "values of Cu-Cu between 0.025"),
-        ("r.csv", None, "which is not there"),
+        ("r.csv", None, "which does not exist"),
+        (".", None, "which is a folder"),
     ],
-    ids=["format", "truncated", "range", "nan", "missing"],
+    ids=["format", "truncated", "range", "nan", "missing", "folder"],
 )
 def test_a_reference_that_cannot_be_used_is_refused_at_once(
     md, tmp_path, capsys, name, text, message
@@ -125,5 +125,102 @@ def test_what_was_measured_stays_until_there_is_a_reference(md, tmp_path):
 def test_a_run_without_reference_has_its_temperature_checked(tmp_path):
     folder = tmp_path / "run"
     result = run_stability(springs(), crystal(), SHORT, output=folder)
-    command.finish(result, folder / "result.json", None, Console(quiet=True))
+    finish(result, folder / "result.json", None, Console(quiet=True), command="md")
     assert results.load(folder / "result.json").fidelity["reference"] is None
+
+
+# --- options -------------------------------------------------------------------------
+
+
+def parsed(*arguments):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.protocol_of(parser.parse_args(["m.ckpt", *arguments]))
+
+
+def test_what_ends_a_replica_is_an_option(tmp_path):
+    assert parsed().until == "first"
+    assert parsed("--until", "explosion").until == "explosion"
+    path = tmp_path / "p.yaml"
+    path.write_text("until: explosion\n")
+    assert parsed("--protocol", str(path)).until == "explosion"
+    assert parsed("--protocol", str(path), "--until", "first").until == "first"
+
+
+# --- judged again --------------------------------------------------------------------
+
+
+@pytest.fixture
+def ran(tmp_path):
+    """A finished run of springs at 300 K, its folder."""
+    run_stability(springs(), crystal(), SHORT, output=tmp_path / "run")
+    return tmp_path / "run"
+
+
+def again(*arguments):
+    return main(["md", *map(str, arguments)])
+
+
+def test_a_run_is_judged_again_beside_it(ran, capsys):
+    own = (ran / "result.json").read_bytes()
+    assert again(ran, "--rejudge", "--criteria", "max_displacement_A=0.001",
+                 "max_atom_kinetic_eV=null") == 0  # fmt: skip
+    name = "rejudged-max_atom_kinetic_eV=null,max_displacement_A=0.001"
+    found = results.load(ran / f"{name}.json")
+    assert [r.explosion.step for r in found.replicas] == [1, 1]
+    assert found.protocol["criteria"]["max_displacement_A"] == 0.001
+    assert found.machine["rejudged_from"] == str(ran / "result.json")
+    assert "<html" in (ran / f"{name}.html").read_text()
+    assert (ran / "result.json").read_bytes() == own
+    out = capsys.readouterr().out
+    assert "criteria.max_displacement_A: 0.001, in the run 0.5" in out
+    assert "explosion: 2 of 2, in the run 0" in out
+    assert f"{name}.json" in out
+
+
+def test_a_run_is_judged_again_into_a_folder_that_compare_takes(ran, tmp_path):
+    out = tmp_path / "narrow"
+    arguments = ("--rejudge", "--criteria", "max_temperature_K=310", "--out", out)
+    assert again(ran, *arguments) == 0
+    found = results.load(out / "result.json")
+    for replica in found.replicas:
+        assert (out / replica.trajectory).is_file()
+    assert (out / "report.html").is_file()
+    # again over its own, but never over a run
+    assert again(ran, *arguments) == 0
+    assert again(ran, *arguments[:-1], ran) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no option that describes a run, got none"),
+        (("--criteria", "isolation_ratio=2"), "isolation_ratio as in the run"),
+        (("--criteria", "max_force=2"), "did you mean 'max_force_eV_per_A'"),
+        (("--criteria", "max_force_eV_per_A"), "expected NAME=NUMBER or NAME=null"),
+        (("--criteria", "max_force_eV_per_A=big"), "expected NAME=NUMBER"),
+        (
+            ("--criteria", "max_force_eV_per_A=2", "--temperature", "300"),
+            "got --temperature; use",
+        ),
+        (("--criteria", "max_force_eV_per_A=2", "--half-step"), "got --half-step"),
+    ],
+)
+def test_what_cannot_be_judged_again_is_refused(ran, capsys, arguments, message):
+    assert again(ran, "--rejudge", *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(ran.glob("rejudged*"))
+
+
+def test_no_run_to_judge_again(tmp_path, capsys):
+    assert again(tmp_path, "--rejudge", "--criteria", "max_force_eV_per_A=2") == 2
+    assert "expected a result file" in capsys.readouterr().err
+
+
+def test_limits_of_a_run_are_options(tmp_path):
+    given = parsed("--criteria", "min_distance_ratio=0.5", "runaway_sigma=null")
+    assert given.criteria.min_distance_ratio == 0.5
+    assert given.criteria.runaway_sigma is None
+    assert given.criteria.max_force_eV_per_A == 100.0

@@ -1,7 +1,5 @@
 """What counts as a model, and what is said of what does not."""
 
-import hashlib
-
 import pytest
 from ase.calculators.emt import EMT
 
@@ -52,8 +50,10 @@ def test_a_checkpoint_of_something_else(tmp_path):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(UserError, match="which is not there"):
+    with pytest.raises(UserError, match="which does not exist"):
         load_model(tmp_path / "none.ckpt")
+    with pytest.raises(UserError, match="which is a folder; give the file's path"):
+        load_model(tmp_path)
 
 
 def test_calculators():
@@ -73,11 +73,3 @@ def test_calculators():
 def test_what_is_no_calculator():
     with pytest.raises(UserError, match="an ase calculator with energy and forces"):
         calculator_model(dict)
-
-
-def test_the_hash_is_that_of_the_file(tmp_path):
-    from nequip_decorr.md.models import _sha256
-
-    path = tmp_path / "big"
-    path.write_bytes(bytes(range(256)) * 10_000)
-    assert _sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()

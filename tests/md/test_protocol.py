@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import PRESETS, Criteria, preset, read_protocol
-from nequip_decorr.md.protocol import ENSEMBLES, Protocol
+from nequip_decorr.md.protocol import ENSEMBLES, UNTIL, Protocol
 
 times = st.floats(0.1, 50.0)
 
@@ -28,6 +28,7 @@ def protocols(draw):
         seed=draw(st.integers(0, 2**31)),
         replicas=draw(st.integers(1, 99)),
         half_step_repeat=draw(st.booleans()),
+        until=draw(st.sampled_from(UNTIL)),
         criteria=Criteria(
             max_force_eV_per_A=draw(st.none() | times), runaway_time_fs=draw(times)
         ),
@@ -77,6 +78,12 @@ def test_one_temperature_needs_no_list(tmp_path):
         ({"seed": -1}, "whole number >= 0 for seed"),
         ({"half_step_repeat": "on"}, "true or false for half_step_repeat"),
         ({"ensemble": "langvin"}, "did you mean 'langevin'?"),
+        ({"until": "explosions"}, "expected until of first, explosion, got"),
+        ({"until": None}, "expected until of first, explosion, got None"),
+        (
+            {"criteria": {"stored_energy_eV_per_atom": -1}},
+            "stored_energy_eV_per_atom >= 0",
+        ),
         ({"ensemble": "ramp"}, "ramp_end_temperature_K with ensemble 'ramp'"),
         ({"ramp_end_temperature_K": 900}, "ramp_end_temperature_K with ensemble"),
         ({"horizon_fs": 9}, "'horizon_fs'; did you mean 'horizon_ps'?"),

@@ -53,9 +53,9 @@ def test_numbers_that_are_none():
 
 
 def test_cells_without_volume():
-    assert "a cell with a volume" in refused(Atoms("Cu", pbc=True))
+    assert "a cell with non-zero volume" in refused(Atoms("Cu", pbc=True))
     flat = Atoms("Cu", cell=[[3, 0, 0], [6, 0, 0], [0, 0, 3]], pbc=True)
-    assert "a cell with a volume" in refused(flat)
+    assert "a cell with non-zero volume" in refused(flat)
     assert check(Atoms("Cu", cell=[3, 3, 0], pbc=(True, True, False))) == []
 
 
@@ -110,8 +110,10 @@ def test_reading(tmp_path):
     assert [a.info["name"] for a in read_structures(path)][3] == "many.extxyz#3"
     assert len(read_structures(f"{path}@1:4")) == 3
     assert len(read_structures(f"{path}@2")) == 1
-    with pytest.raises(UserError, match="which is not there"):
+    with pytest.raises(UserError, match="which does not exist"):
         read_structures(tmp_path / "none.xyz")
+    with pytest.raises(UserError, match="which is a folder; give the file's path"):
+        read_structures(tmp_path)
     for name, text in (("junk.xyz", "no\nstructure\n"), ("junk", "hi"), ("e.cif", "")):
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=r"^expected") as caught:

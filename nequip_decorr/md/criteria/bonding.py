@@ -1,4 +1,4 @@
-"""Tests of what was bonded at the start: bonds, pieces, isolated atoms."""
+"""Tests for dissociation: bonds, fragments and isolated atoms."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from ase import Atoms
 from nequip_decorr.md.criteria.neighbours import (
     Fragments,
     Isolation,
-    has_void,
     start_bonds,
+    with_cell,
 )
 from nequip_decorr.md.criteria.violation import Names, Violation
+from nequip_decorr.md.criteria.voids import has_void
 from nequip_decorr.md.frames import Array
 from nequip_decorr.md.protocol import Criteria
 
@@ -21,15 +22,15 @@ EVAPORATION_K = 1000.0
 
 
 class Bonding:
-    """Tests bonds, pieces and isolated atoms against the start structure.
+    """Tests bonds, fragments and isolated atoms against the start structure.
 
     Args:
         atoms: the start structure.
         criteria: the limits.
-        names: of the atoms.
-        timestep_fs: turns steps into times.
-        temperature_K: the highest target; above :data:`EVAPORATION_K` an atom beside
-            a void may evaporate.
+        names: names of the atoms, for messages.
+        timestep_fs: MD time step, to convert steps to times.
+        temperature_K: highest target temperature; above :data:`EVAPORATION_K`, atoms
+            beside a void may evaporate and isolated atoms are not tested.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Bonding:
         self._criteria = criteria
         self._names = names
         self._timestep_fs = timestep_fs
+        self._atoms = atoms
         ratio = criteria.fragment_ratio
         self._fragments = None if ratio is None else Fragments(atoms, ratio)
         ratio = criteria.isolation_ratio
@@ -56,12 +58,21 @@ class Bonding:
         self.off_since = np.full(n_bonds, -1, dtype=np.int64)
 
     def __call__(self, positions_A: Array, step: int) -> Violation | None:
-        """Test the positions, (N, 3), after a step."""
+        """Test the positions after a step, shape (N, 3)."""
         return (
             self._broken_bond(positions_A, step)
             or self._in_pieces(positions_A)
             or self._isolated(positions_A)
         )
+
+    def follow_cell(self, cell_A: Array) -> None:
+        """Use another cell, shape (3, 3), from now on."""
+        for test in (self._fragments, self._isolation):
+            if test is not None:
+                test.follow_cell(cell_A)
+        if self._bonds is not None:
+            self._bonds = self._bonds.in_cell(self._atoms, cell_A)
+        self._atoms = with_cell(self._atoms, cell_A)
 
     def _broken_bond(self, positions_A: Array, step: int) -> Violation | None:
         limit = self._criteria.max_bond_deviation_A

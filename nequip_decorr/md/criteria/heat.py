@@ -1,15 +1,13 @@
-"""Tests of kinetic energy: is a replica, or one atom of it, too hot?"""
+"""Tests of kinetic energy: is the replica, or one of its atoms, too hot?"""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 from ase import units
 
 from nequip_decorr.md.criteria.violation import Names, Violation
 from nequip_decorr.md.criteria.warmth import Warmth
-from nequip_decorr.md.frames import Array
 from nequip_decorr.md.protocol import Criteria
 
 #: Kinetic energy of one atom in units of kT that thermal motion does not reach: among
@@ -22,9 +20,9 @@ class Heat:
 
     Args:
         criteria: the limits.
-        names: of the atoms.
-        timestep_fs: turns steps into times.
-        degrees_of_freedom: of the kinetic energy.
+        names: names of the atoms, for messages.
+        timestep_fs: MD time step, to convert steps to times.
+        degrees_of_freedom: number of degrees of freedom of the kinetic energy.
         warmth: the temperature that a sound replica may have.
     """
 
@@ -46,26 +44,39 @@ class Heat:
         self.hot_since = -1
 
     def temperature_K(self, kinetic_eV: float) -> float:
-        """Temperature of a kinetic energy."""
+        """Temperature that corresponds to a kinetic energy."""
         return float(2 * kinetic_eV / (self._dof * units.kB))
 
-    def __call__(self, kinetic_eV: Array, step: int) -> Violation | None:
-        """Test the kinetic energy of each atom, (N,), after a step."""
-        temperature_K = self.temperature_K(float(kinetic_eV.sum()))
+    def __call__(
+        self, temperature_K: float, hottest: tuple[int, float], step: int
+    ) -> Violation | None:
+        """Test one step.
+
+        Args:
+            temperature_K: temperature of all atoms together.
+            hottest: the atom with the largest kinetic energy, and that energy in eV.
+            step: step of the replica.
+        """
         return (
-            self._too_hot(temperature_K)
-            or self._hot_atom(kinetic_eV, step)
-            or self._hot_for_long(temperature_K, step)
+            self.too_hot(temperature_K)
+            or self.hot_atom(*hottest, step)
+            or self.hot_for_long(temperature_K, step)
         )
 
+    def thermal_eV(self, step: int) -> float:
+        """Kinetic energy that an atom may have at a step under any criteria."""
+        target_K = self._warmth.target_K(step * self._timestep_fs)
+        return float(THERMAL_KT * units.kB * target_K)
+
     def largest_kinetic_energy_eV(self) -> float | None:
-        """The most that any one atom may have at any time; None without a limit."""
+        """Largest kinetic energy allowed for an atom; None without a limit."""
         at_least = self._criteria.max_atom_kinetic_eV
         if at_least is None:
             return None
         return float(max(at_least, THERMAL_KT * units.kB * self._warmth.highest_K))
 
-    def _too_hot(self, temperature_K: float) -> Violation | None:
+    def too_hot(self, temperature_K: float) -> Violation | None:
+        """Test the temperature against the limit for a single step."""
         limit = self._criteria.max_temperature_K
         if limit is None or temperature_K <= limit:
             return None
@@ -77,26 +88,26 @@ class Heat:
             limit,
         )
 
-    def _hot_atom(self, kinetic_eV: Array, step: int) -> Violation | None:
+    def hot_atom(self, atom: int, energy_eV: float, step: int) -> Violation | None:
+        """Test the kinetic energy of one atom."""
         at_least = self._criteria.max_atom_kinetic_eV
         if at_least is None:
             return None
         reference_K = self._warmth.at(step * self._timestep_fs)
         limit = max(at_least, THERMAL_KT * units.kB * reference_K)
-        if kinetic_eV.max() <= limit:
+        if energy_eV <= limit:
             return None
-        worst = int(np.argmax(kinetic_eV))
-        energy = float(kinetic_eV[worst])
         return Violation(
             "runaway",
-            f"kinetic energy of {self._names([worst])} is {energy:.3g} eV, "
+            f"kinetic energy of {self._names([atom])} is {energy_eV:.3g} eV, "
             f"limit {limit:.3g} eV",
-            (worst,),
-            energy,
+            (atom,),
+            energy_eV,
             limit,
         )
 
-    def _hot_for_long(self, temperature_K: float, step: int) -> Violation | None:
+    def hot_for_long(self, temperature_K: float, step: int) -> Violation | None:
+        """Test whether the temperature exceeds the reference for too long."""
         sigma = self._criteria.runaway_sigma
         if sigma is None:
             return None

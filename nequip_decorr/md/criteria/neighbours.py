@@ -1,24 +1,24 @@
-"""Tests of what is near what: overlap, isolation, fragments, bonds.
+"""Tests based on neighbours: overlap, isolation, fragments, bonds.
 
-Each keeps a short list of pairs that settles the question for most steps, and
-searches for neighbours anew only when atoms have moved so far that it may not.
-The answer is that of a full search at every call. Radii are the covalent radii of
-:data:`ase.data.covalent_radii`.
+Each test keeps a short list of pairs that is sufficient for most steps, and rebuilds it
+only when atoms have moved far enough to invalidate it. The result is always the same as
+that of a full search. Radii are the covalent radii of :data:`ase.data.covalent_radii`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from scipy.spatial import cKDTree
 
+from nequip_decorr.md.criteria.pair_search import periodic_pairs
 from nequip_decorr.md.frames import Array
 
 Indices = NDArray[np.int64]
@@ -30,19 +30,12 @@ BOND_RATIO = 1.25
 #: touch at 1.26 times the sum.
 BOND_TOLERANCE_A = 0.45
 
-#: A sphere of this radius without an atom in it is a void, Angstrom: interstices of
-#: dense matter are smaller.
-VOID_RADIUS_A = 4.0
-
-#: Distance of the points at which voids are looked for, Angstrom.
-PROBE_SPACING_A = 1.0
-
 #: Pairs up to this much beyond the limit are watched, Angstrom.
 SKIN_A = 0.5
 
 
 class Pairs(NamedTuple):
-    """Pairs of atoms with the translation of the second, and their lengths."""
+    """Pairs of atoms, with the cell translation of the second, and their distances."""
 
     first: Indices
     second: Indices
@@ -50,12 +43,18 @@ class Pairs(NamedTuple):
     distance_A: Array
 
     def lengths(self, positions_A: Array) -> Array:
-        """Their lengths at other positions."""
+        """Lengths at other positions."""
         vectors = positions_A[self.second] - positions_A[self.first] + self.offset_A
         return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
 
+    def in_cell(self, atoms: Atoms, new_A: Array) -> Pairs:
+        """The same pairs in a cell other than that of the atoms; distances are kept."""
+        old_A = atoms.cell.complete().array
+        shifts = np.round(self.offset_A @ np.linalg.inv(old_A))
+        return self._replace(offset_A=shifts @ new_A)
+
     def take(self, which: NDArray[np.bool_] | Indices | slice) -> Pairs:
-        """Those that a mask keeps, or indices name, in their order."""
+        """The pairs selected by a mask or by indices, in their order."""
         return Pairs(
             self.first[which],
             self.second[which],
@@ -73,17 +72,20 @@ def find_pairs(atoms: Atoms, positions_A: Array, cutoff_A: float) -> Pairs:
         second = np.concatenate([half[:, 1], half[:, 0]])
         offset = np.zeros((len(first), 3))
     else:
-        first, second, shift = neighbour_list(
-            "ijS",
-            positions=positions_A,
-            cell=atoms.cell.complete().array,
-            pbc=atoms.pbc,
-            cutoff=cutoff_A,
+        first, second, shift = periodic_pairs(
+            positions_A, atoms.cell.complete().array, atoms.pbc, cutoff_A
         )
         first, second = first.astype(np.int64), second.astype(np.int64)
         offset = shift @ atoms.cell.array
     pairs = Pairs(first, second, offset, np.empty(0))
     return pairs._replace(distance_A=pairs.lengths(positions_A))
+
+
+def with_cell(atoms: Atoms, cell_A: Array) -> Atoms:
+    """A copy with another cell; positions are unchanged."""
+    copy = atoms.copy()
+    copy.set_cell(cell_A)
+    return copy
 
 
 def covalent_sums(atoms: Atoms, pairs: Pairs) -> Array:
@@ -95,7 +97,7 @@ def covalent_sums(atoms: Atoms, pairs: Pairs) -> Array:
 def pairs_within(
     atoms: Atoms, positions_A: Array, ratio: float, skin_A: float = 0.0
 ) -> tuple[Pairs, Array]:
-    """Pairs closer than ``ratio`` times their covalent sum (plus a skin); the sums."""
+    """Pairs closer than ``ratio`` times their covalent sums (plus a skin); the sums."""
     cutoff = 2 * ratio * covalent_radii[atoms.numbers].max() + skin_A
     pairs = find_pairs(atoms, positions_A, cutoff)
     sums = covalent_sums(atoms, pairs)
@@ -104,70 +106,97 @@ def pairs_within(
 
 
 class Close(NamedTuple):
-    """A pair with its distance and the limit of that distance."""
+    """A pair with its distance and the sum of its covalent radii."""
 
     atoms: tuple[int, int]
     distance_A: float
-    limit_A: float
+    sum_A: float
 
 
-class Overlap:
-    """The pair that is closest, relative to its limit, if it is closer than that.
+class Closest:
+    """The pair that is closest, relative to the sum of its covalent radii.
 
     Args:
         atoms: numbers, cell and periodicity.
-        ratio: limit over the sum of the covalent radii.
+        ratio: only pairs closer than this times the sum are found. May be lowered
+            later through :attr:`ratio`.
     """
 
     def __init__(self, atoms: Atoms, ratio: float) -> None:
+        self.ratio = ratio
         self._atoms = atoms
-        self._ratio = ratio
         self._built_at: Array | None = None
+        self._skin_A = SKIN_A
 
     def __call__(self, positions_A: Array) -> Close | None:
-        """The worst overlapping pair, or None."""
+        """The closest pair, or None."""
         way = self._way(positions_A)
-        if not way <= SKIN_A / 2:
+        if not way <= self._skin_A / 2:
             self._build(positions_A)
             way = 0.0
         # a pair comes nearer by no more than the ways of its two atoms
-        n_near = int(np.searchsorted(self._slack_A, 2 * way, side="right"))
+        lowered = (self._built_ratio - self.ratio) * self._least_sum_A
+        n_near = int(np.searchsorted(self._slack_A, 2 * way - lowered, side="right"))
         if not n_near:
             return None
-        near, limits = self._pairs.take(slice(n_near)), self._limits[:n_near]
-        distances = near.lengths(positions_A)
-        if (distances >= limits).all():
+        first, second = self._pairs.first[:n_near], self._pairs.second[:n_near]
+        vectors = positions_A[second] - positions_A[first]
+        vectors += self._pairs.offset_A[:n_near]
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+        worst = int((squares / self._squared_sums[:n_near]).argmin())
+        distance_A, sum_A = math.sqrt(squares[worst]), float(self._sums[worst])
+        if not distance_A < self.ratio * sum_A:
             return None
-        worst = int(np.argmin(distances / limits))
-        return Close(
-            (int(near.first[worst]), int(near.second[worst])),
-            float(distances[worst]),
-            float(limits[worst]),
-        )
+        return Close((int(first[worst]), int(second[worst])), distance_A, sum_A)
+
+    def follow_cell(self, cell_A: Array) -> None:
+        """Test in another cell, (3, 3), from now on."""
+        self._atoms = with_cell(self._atoms, cell_A)
+        self._built_at = None
 
     def _way(self, positions_A: Array) -> float:
-        """The longest way of an atom since the list was built."""
+        """Largest displacement of an atom since the list was built."""
         if self._built_at is None:
             return np.inf
         moved = positions_A - self._built_at
-        return float(np.sqrt(np.einsum("ij,ij->i", moved, moved).max()))
+        return math.sqrt(np.einsum("ij,ij->i", moved, moved).max())
 
     def _build(self, positions_A: Array) -> None:
-        pairs, sums = pairs_within(self._atoms, positions_A, self._ratio, SKIN_A)
-        slack = pairs.distance_A - self._ratio * sums
+        ratio = min(self.ratio, packed_ratio(self._atoms))
+        # where atoms pile up, all pairs would be more than fit into memory; the closest
+        # one is nearer than that
+        self._skin_A = SKIN_A if ratio == self.ratio else 0.0
+        pairs, sums = pairs_within(self._atoms, positions_A, ratio, self._skin_A)
+        slack = pairs.distance_A - ratio * sums
         order = np.argsort(slack)
         order = order[(pairs.first <= pairs.second)[order]]
-        self._pairs, self._limits = pairs.take(order), self._ratio * sums[order]
+        self._pairs, self._sums = pairs.take(order), sums[order]
+        self._squared_sums = self._sums**2
         self._slack_A = slack[order]
-        self._built_at = positions_A
+        self._built_at, self._built_ratio = positions_A, ratio
+        self._least_sum_A = float(self._sums.min(initial=np.inf)) if len(order) else 0.0
+
+
+def packed_ratio(atoms: Atoms) -> float:
+    """A ratio of distance and sum of covalent radii below which there is a pair.
+
+    No packing of spheres is denser than the close packing, so that two of N atoms in a
+    periodic cell of volume V are at most ``(sqrt(2) V / N)^(1/3)`` apart. Infinite if
+    the cell is not periodic in all directions.
+    """
+    if not atoms.pbc.all():
+        return np.inf
+    nearest_A = (math.sqrt(2) * atoms.get_volume() / len(atoms)) ** (1 / 3)
+    # a little more, as positions are rounded
+    return float(1.01 * nearest_A / (2 * covalent_radii[atoms.numbers].min()))
 
 
 class Isolation:
-    """Atoms that were bonded in the start structure and have no neighbour any more.
+    """Atoms that were bonded in the start structure and no longer have a neighbour.
 
-    For bonds see :func:`start_bonds`; the atoms of a noble gas have none. A neighbour
-    is near within ``ratio`` times the atom's shortest bond, or the sum of the covalent
-    radii if that is longer.
+    Bonds are defined by :func:`start_bonds`; noble gas atoms have none. A neighbour
+    counts if it is within ``ratio`` times the atom's shortest bond, or times the sum of
+    the covalent radii if that is longer.
 
     Args:
         atoms: the start structure.
@@ -193,8 +222,13 @@ class Isolation:
         self._settled = not alone.any()
         return tuple(int(i) for i in np.flatnonzero(alone))
 
+    def follow_cell(self, cell_A: Array) -> None:
+        """Test in another cell, (3, 3), from now on."""
+        self._witness: Pairs = self._witness.in_cell(self._atoms, cell_A)
+        self._atoms = with_cell(self._atoms, cell_A)
+
     def _search(self, positions_A: Array) -> NDArray[np.bool_]:
-        """Find each bonded atom's nearest neighbour; which atoms have one."""
+        """Find the nearest neighbour of each bonded atom, and which atoms have one."""
         pairs = find_pairs(self._atoms, positions_A, self._reach_A)
         pairs = pairs.take(self._tested[pairs.first])
         longest = np.maximum(
@@ -222,37 +256,13 @@ def _shortest_bonds(atoms: Atoms) -> Array:
     return shortest
 
 
-def has_void(atoms: Atoms, radius_A: float = VOID_RADIUS_A) -> bool:
-    """Whether a sphere fits between the atoms: a vacuum, a pore, or open boundaries.
-
-    Args:
-        atoms: the structure.
-        radius_A: of the sphere, which no atom's centre is in.
-    """
-    if not atoms.pbc.all():
-        return True
-    cell = atoms.cell.array
-    heights = 1 / atoms.cell.reciprocal().lengths()
-    reach = np.ceil(radius_A / heights).astype(int) + 1
-    images = np.indices(2 * reach + 1).reshape(3, -1).T - reach
-    wrapped = atoms.get_scaled_positions(wrap=True)
-    copies = (wrapped[None] + images[:, None]).reshape(-1, 3)
-    margin = radius_A / heights
-    kept = ((copies >= -margin) & (copies <= 1 + margin)).all(axis=1)
-    counts = np.ceil(atoms.cell.lengths() / PROBE_SPACING_A).astype(int)
-    probes = (np.indices(counts).reshape(3, -1).T / counts) @ cell
-    nearest, _ = cKDTree(copies[kept] @ cell).query(
-        probes, distance_upper_bound=radius_A
-    )
-    return bool(np.isinf(nearest).any())
-
-
 class Fragments:
-    """The pieces, and one that came off when they are more than the start's molecules.
+    """Counts fragments, and finds one that came off if there are more than before.
 
     Args:
         atoms: the start structure.
-        ratio: what holds pieces together, over the sum of the covalent radii.
+        ratio: largest distance within a fragment, relative to the sum of the
+            covalent radii.
     """
 
     def __init__(self, atoms: Atoms, ratio: float) -> None:
@@ -264,7 +274,7 @@ class Fragments:
         self._settled = True
 
     def __call__(self, positions_A: Array) -> tuple[int, tuple[int, ...]]:
-        """How many pieces there are (at most), and the atoms of the smallest."""
+        """Number of fragments (an upper bound), and the atoms of the smallest."""
         near = self._tree.lengths(positions_A) <= self._limits
         if self._settled and near.all():
             return self.at_start, ()
@@ -274,8 +284,13 @@ class Fragments:
         smallest = np.flatnonzero(labels == np.argmin(sizes))
         return len(sizes), tuple(int(i) for i in smallest)
 
+    def follow_cell(self, cell_A: Array) -> None:
+        """Test in another cell, (3, 3), from now on."""
+        self._tree: Pairs = self._tree.in_cell(self._atoms, cell_A)
+        self._atoms = with_cell(self._atoms, cell_A)
+
     def _search(self, positions_A: Array) -> NDArray[np.int32]:
-        """Find a tree that spans each piece; each atom's piece."""
+        """Find a spanning tree of each fragment, and the fragment of each atom."""
         pairs, sums = pairs_within(self._atoms, positions_A, self._ratio)
         n = len(self._atoms)
         order = np.argsort(pairs.distance_A, kind="stable")
@@ -296,7 +311,7 @@ class Fragments:
 
 
 def _n_molecules(atoms: Atoms) -> int:
-    """How many molecules the bonds of a start structure make; lone atoms count."""
+    """Number of molecules in a start structure; single atoms count."""
     bonds = start_bonds(atoms)
     graph = coo_array(
         (np.ones(len(bonds.first)), (bonds.first, bonds.second)),
@@ -306,10 +321,10 @@ def _n_molecules(atoms: Atoms) -> int:
 
 
 def start_bonds(atoms: Atoms) -> Pairs:
-    """The bonds of a start structure, each once (each image of an atom for itself).
+    """The bonds of a start structure, each listed once (images of an atom separately).
 
-    A pair is bonded within :data:`BOND_RATIO` times the sum of its covalent radii and
-    :data:`BOND_TOLERANCE_A` more than it.
+    A pair is bonded if its distance is within :data:`BOND_RATIO` times the sum of its
+    covalent radii and within :data:`BOND_TOLERANCE_A` of that sum.
     """
     pairs, sums = pairs_within(atoms, atoms.positions, BOND_RATIO)
     once = pairs.first <= pairs.second

@@ -1,9 +1,9 @@
-"""How warm a sound replica can be, which is what its temperature is judged against.
+"""Reference temperature: how hot a sound replica may be.
 
-A temperature far above the thermostat's target is no fault by itself. A snapshot of a
-hotter run, a strained cell or a fresh surface turns potential energy into heat; a
-thermostat removes it at its own pace, lags behind a falling target, and without a
-thermostat the heat stays. The reference here is the target, plus what the start
+A temperature far above the thermostat's target is not in itself a failure. A snapshot
+of a hotter run, a strained cell or a fresh surface turns potential energy into heat; a
+thermostat removes it at its own pace and lags behind a falling target; without a
+thermostat, the heat stays. The reference is the target, plus the heat that the start
 structure may release, minus what the thermostat has had time to remove.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ase import units
 
-from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.md.protocol import Protocol, ramped_K
 
 #: How many relaxation times of the thermostat the reference takes to follow the target.
 #: Heat sits in potential and kinetic energy alike and a thermostat acts on the kinetic
@@ -30,15 +30,15 @@ LATE_SHARE = 0.1
 class Warmth:
     """Reference temperature as a function of time.
 
-    The target T, or what lags behind a falling one by ``dR/dt = (T - R) / lag``, plus
-    the stored heat, which decays with the same lag to a tenth.
+    This is the target T (or, if the target falls, R with ``dR/dt = (T - R) / lag``)
+    plus the stored heat, which decays to a tenth with the same lag.
 
     Attributes:
         start_K: target at the start.
         end_K: target at the end of the ramp, else ``start_K``.
         ramp_fs: duration of the ramp.
-        lag_fs: how fast the reference follows; infinite without a thermostat.
-        stored_K: rise in temperature if the start structure's stored energy all
+        lag_fs: relaxation time of the reference; infinite without a thermostat.
+        stored_K: rise in temperature if all of the start structure's stored energy
             became kinetic energy.
     """
 
@@ -53,15 +53,18 @@ class Warmth:
 
         Args:
             time_fs: the time.
-            spread: relative fluctuation to allow for, of the temperature without what
-                is stored.
+            spread: relative fluctuation to allow for, excluding the stored heat.
         """
         rate = (self.end_K - self.start_K) / self.ramp_fs
-        target = self.start_K + rate * min(time_fs, self.ramp_fs)
+        target = self.target_K(time_fs)
         left = math.exp(-time_fs / self.lag_fs)
         behind = rate * self.lag_fs * (1 - left) if rate else 0.0
         stored = self.stored_K * (left + LATE_SHARE)
         return max(target, target - behind) * (1 + spread) + stored
+
+    def target_K(self, time_fs: float) -> float:
+        """Target temperature at a time since the start, K."""
+        return ramped_K(self.start_K, self.end_K, time_fs / self.ramp_fs)
 
     @property
     def hottest_target_K(self) -> float:
@@ -82,7 +85,7 @@ def warmth(
     Args:
         protocol: ensemble, thermostat and the allowance for stored energy.
         temperature_K: target (``nve``: start) temperature of the replica.
-        start_excess_K: how much hotter its start velocities are.
+        start_excess_K: start temperature minus target temperature.
     """
     times_fs = {
         "nve": math.inf,

@@ -28,7 +28,7 @@ class AseForces:
         self._atoms: Atoms | None = None
 
     def __call__(self, systems: Sequence[System]) -> list[Forces | Exception]:
-        """Energy and forces of each, or what the calculator raises on it."""
+        """Energy and forces of each structure, or the exception raised on it."""
         return [self._one(system) for system in systems]
 
     def _one(self, system: System) -> Forces | Exception:
@@ -47,7 +47,7 @@ class AseForces:
             return error
 
     def _placed(self, system: System) -> Atoms:
-        """The structure at these positions; copying it anew at each step is slow."""
+        """The structure at these positions (copying it at each step would be slow)."""
         if self._atoms is None or self._structure is not system.atoms:
             self._structure, self._atoms = system.atoms, system.atoms.copy()
             self._atoms.set_constraint()

@@ -1,4 +1,4 @@
-"""The contract between engines, which move atoms, and observers, which judge them.
+"""The contract between engines, which move atoms, and observers, which judge replicas.
 
 An engine takes replicas as :class:`Job` and integrates them until the observer drops
 them. It knows nothing of criteria, horizons, records or files. For every job, in any
@@ -20,11 +20,11 @@ An engine guarantees:
 
 - A replica's path depends on its job alone: its random numbers come from
   ``job.entropy`` and ``state.rng_state``, never from who shares the batch.
-- How random numbers are used is up to the engine; start positions and momenta come
-  with the job.
-- A dropped replica costs nothing from then on. Numbers that are not finite in one
-  replica leave the others as they were.
-- ``frame`` arrays belong to the observer: the engine writes to none of them again.
+- How random numbers are used is up to the engine; start positions and momenta are part
+  of the job.
+- A dropped replica costs nothing from then on. Non-finite numbers in one replica do not
+  affect the others.
+- ``frame`` arrays belong to the observer: the engine never writes to them again.
 - ``snapshot()`` is called at most once, during ``after_step``; an engine started
   from it continues bit for bit (on the CPU) as if it had never stopped.
 - Positions are not wrapped into the cell.
@@ -33,7 +33,7 @@ An engine guarantees:
   fails there too, or on the first positions of a fresh job, the model or the machine
   is broken: :class:`ModelBrokenError`.
   Memory that runs out is :class:`OutOfMemoryError`; both end ``run``.
-- What the observer raises passes through. From within a call the observer may run
+- Exceptions raised by the observer pass through. Within a call, the observer may run
   another engine on the same model.
 
 Momenta are in ase units, amu * Angstrom / (ase time). Langevin dynamics (BAOAB) keep
@@ -54,11 +54,11 @@ if TYPE_CHECKING:
 
 
 class ModelBrokenError(RuntimeError):
-    """The model fails where it has worked before: no replica is to blame."""
+    """The model fails where it worked before, so no replica is to blame."""
 
 
 class OutOfMemoryError(RuntimeError):
-    """The model needs more memory than there is."""
+    """The model needs more memory than is available."""
 
 
 class System(NamedTuple):
@@ -79,16 +79,16 @@ class ForceProvider(Protocol):
     """Where an engine gets energies and forces from."""
 
     def __call__(self, systems: Sequence[System]) -> list[Forces | Exception]:
-        """Energy and forces of each structure, or what the model raises on it.
+        """Energy and forces of each structure, or the exception raised on it.
 
-        An exception belongs to its structure alone: the others have their forces, and
-        the next call is as if it had not happened.
+        An exception affects only its own structure: the others get their forces, and
+        later calls work as usual.
         """
 
 
 @dataclass(frozen=True)
 class MDState:
-    """All that decides how a replica continues.
+    """Everything that determines how a replica continues.
 
     Attributes:
         step: steps taken.
@@ -96,7 +96,7 @@ class MDState:
         momenta: (N, 3), ase units.
         forces_eV_per_A: (N, 3), None before the first model call.
         energy_eV: potential energy, None before the first model call.
-        rng_state: the generator's state, in types that JSON knows; None for fresh.
+        rng_state: state of the random generator, in JSON types; None for a fresh one.
         extra: the engine's own arrays (a thermostat's variables).
     """
 
@@ -114,12 +114,12 @@ class Job:
     """One replica to move.
 
     Attributes:
-        replica: its index, which the observer gets back.
+        replica: its index, which is passed back to the observer.
         atoms: numbers, masses, cell and periodicity (positions are in ``state``).
         temperature_K: target (at the start, for a ramp).
         entropy: seeds the replica's own random numbers
             (:class:`numpy.random.SeedSequence`).
-        state: what it starts or resumes from.
+        state: the state from which it starts or resumes.
     """
 
     replica: int
@@ -130,7 +130,7 @@ class Job:
 
 
 class Observer(Protocol):
-    """Receives what an engine reports; the module's docstring says when."""
+    """Receives the reports of an engine; see the module docstring for when."""
 
     def before_forces(self, replica: int, step: int, positions_A: Array) -> bool:
         """Whether the model may be called on these positions."""
@@ -146,4 +146,4 @@ class Engine(Protocol):
     """Moves replicas; built for one model, ensemble and time step."""
 
     def run(self, jobs: Iterable[Job], observer: Observer) -> None:
-        """Integrate the jobs until the observer has dropped each."""
+        """Integrate all jobs until the observer has dropped them."""

@@ -37,10 +37,10 @@ ENGINES = {
 
 
 def loader(engine: str) -> Loader:
-    """What opens a model file for an engine.
+    """The function that opens a model file for an engine.
 
     Raises:
-        UserError: when there is no such engine, or its packages are missing.
+        UserError: if there is no such engine, or its packages are missing.
     """
     return cast("Loader", _module(engine).load)
 
@@ -55,10 +55,10 @@ def build(engine: str, model: Any, protocol: Protocol) -> Engine:
 
 
 def batched(engine: str) -> bool:
-    """Whether an engine is best given many replicas at once.
+    """Whether an engine works best with many replicas at once.
 
     Raises:
-        UserError: when there is no such engine.
+        UserError: if there is no such engine.
     """
     return _kind(engine).batched
 
@@ -77,6 +77,6 @@ def _module(engine: str) -> Any:
         return importlib.import_module(_kind(engine).module)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"engine {engine!r} needs {error.name}; do "
+            f"engine {engine!r} needs {error.name}; run "
             f"`pip install 'nequip-decorr[{engine}]'`"
         ) from error

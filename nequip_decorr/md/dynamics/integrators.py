@@ -24,8 +24,8 @@ class Walker:
     """A replica in motion. Its arrays are replaced at each step, never written to.
 
     Args:
-        job: its state, and the seed of its random numbers.
-        protocol: ensemble, time step, friction and thermostat time are taken.
+        job: the replica's state and the seed of its random numbers.
+        protocol: provides ensemble, time step, friction and thermostat time.
     """
 
     def __init__(self, job: Job, protocol: Protocol) -> None:
@@ -51,11 +51,11 @@ class Walker:
 
     @property
     def system(self) -> System:
-        """What the model is to be called on."""
+        """The structure on which to call the model next."""
         return System(self.job.atoms, self.positions_A)
 
     def depart(self) -> None:
-        """The first half of a step, to its positions; of a fresh job, nothing."""
+        """First half of a step, up to the new positions; nothing for a fresh job."""
         if self.forces_eV_per_A is None:
             return
         self.last_good_A = self.positions_A
@@ -71,7 +71,7 @@ class Walker:
         self.step += 1
 
     def arrive(self, energy_eV: float, forces_eV_per_A: Array) -> None:
-        """The second half of a step, with the forces at its positions."""
+        """Second half of a step, with the forces at the new positions."""
         fresh = self.forces_eV_per_A is None
         self.energy_eV, self.forces_eV_per_A = energy_eV, forces_eV_per_A
         if fresh:
@@ -81,7 +81,7 @@ class Walker:
             self.momenta = self._chain.half_step(self.momenta, self._timestep)
 
     def frame(self) -> Frame:
-        """Where it is, once arrived."""
+        """The completed step."""
         assert self.forces_eV_per_A is not None
         assert self.energy_eV is not None
         return Frame(

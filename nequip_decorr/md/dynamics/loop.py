@@ -1,6 +1,6 @@
 """The MD loop of all engines: integrate, call the model, handle its errors.
 
-Replicas advance step by step and share the model's calls; forces come from a
+Replicas advance step by step and share model calls; forces come from a
 :class:`~nequip_decorr.md.dynamics.contract.ForceProvider`.
 """
 
@@ -27,8 +27,8 @@ class Loop:
     """An engine (see :mod:`nequip_decorr.md.dynamics.contract`).
 
     Args:
-        forces: where energies and forces come from.
-        protocol: ensemble, time step, friction and thermostat time are taken.
+        forces: provides energies and forces.
+        protocol: provides ensemble, time step, friction and thermostat time.
     """
 
     def __init__(self, forces: ForceProvider, protocol: Protocol) -> None:
@@ -36,7 +36,7 @@ class Loop:
         self._protocol = protocol
 
     def run(self, jobs: Iterable[Job], observer: Observer) -> None:
-        """Integrate the jobs until the observer has dropped each."""
+        """Integrate all jobs until the observer has dropped them."""
         walkers = [Walker(job, self._protocol) for job in jobs]
         while walkers:
             # what overflows is not finite, and the observer sees it
@@ -65,7 +65,7 @@ class Loop:
     def _arrived(
         self, walker: Walker, result: Forces | Exception, observer: Observer
     ) -> bool:
-        """Finish the step; a replica on which the model keeps failing is dropped."""
+        """Finish the step; replicas on which the model keeps failing are dropped."""
         result = _unless_out_of_memory(result)
         if isinstance(result, Exception):
             result = self._ask(walker.system)
@@ -83,7 +83,7 @@ class Loop:
         if isinstance(before, Exception):
             raise ModelBrokenError(
                 f"the model raises where it worked before ({type(before).__name__}: "
-                f"{before}); check the machine and run the same command again"
+                f"{before}); check the machine and rerun the same command"
             ) from before
         observer.fault(walker.job.replica, walker.step, result)
         return False
@@ -100,7 +100,7 @@ def _unless_out_of_memory(result: Forces | Exception) -> Forces | Exception:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on any device."""
+    """Whether an exception means that memory ran out, on any device."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)

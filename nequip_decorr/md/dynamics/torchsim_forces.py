@@ -1,15 +1,15 @@
 """Forces of many replicas from one call of a torch-sim model.
 
-Of torch-sim it uses the state (``torch_sim.SimState``), the interface of models and
+From torch-sim it uses the state (``torch_sim.SimState``), the interface of models and
 NequIP's implementation of it (``NequIPTorchSimCalc``). The integrators are our own
 (:mod:`nequip_decorr.md.dynamics.integrators`): torch-sim's wrap positions into the
 cell, draw one stream of noise for a whole batch, and call the model before anyone has
 seen the positions. A failed replica is left out of the next batch.
 
 A replica has its own random numbers, and all arithmetic but the model's is its own.
-What depends on the batch is the order of the model's sums: models compiled for the
-CPU, on one thread, give the same bits in every batch; eager ones may differ in the
-last.
+What depends on the batch is the order of the model's sums: forces of models compiled
+for the CPU, on one thread, have the same bits in every batch, and so have the paths;
+their energies, and forces of eager models, may differ in the last.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class TorchSimForces:
         self._checked = False
 
     def __call__(self, systems: Sequence[System]) -> list[Forces | Exception]:
-        """Energy and forces of each, or what the model raises on it.
+        """Energy and forces of each structure, or the exception raised on it.
 
         Raises:
-            UserError: when the forces of the first batch are not those that ase
-                gets for each structure by itself.
+            UserError: if the forces of the first batch differ from those that ase
+                computes for each structure separately.
         """
         results = self._batched(systems)
         if results and not self._checked:
@@ -87,7 +87,7 @@ def build(model: Any, protocol: Protocol) -> Loop:
     """The engine for a torch-sim model and a protocol.
 
     Raises:
-        UserError: when the model is not one of torch-sim's.
+        UserError: if the model is not a torch-sim model.
     """
     if not isinstance(model, ModelInterface):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Energies and forces of many structures from few calls of a torch-sim model."""
+"""Energies and forces of many structures with few calls of a torch-sim model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FORCE_TOLERANCE = 1e-4
 
 
 class BatchedModel:
-    """A torch-sim model, called on as many structures at once as memory allows.
+    """A torch-sim model that is called on as many structures at once as memory allows.
 
     Args:
         model: NequIP's torch-sim calculator, or another torch-sim model.
@@ -56,10 +56,10 @@ class BatchedModel:
         self.max_atoms: float = MAX_ATOMS_ON_CPU if on_cpu else math.inf
 
     def __call__(self, systems: Sequence[System]) -> list[Forces | Exception]:
-        """Energy and forces of each, or what the model raises on it alone.
+        """Energy and forces of each structure, or the exception raised on it alone.
 
-        What is not finite in a batch is asked for again alone, so that it is the
-        structure's own, whatever the model does with a batch.
+        Non-finite results of a batch are recomputed for the structure alone, so that
+        they do not depend on the batch.
         """
         results: list[Forces | Exception] = []
         for chunk in self._chunks(systems):
@@ -67,7 +67,7 @@ class BatchedModel:
         return results
 
     def _chunks(self, systems: Sequence[System]) -> Iterator[list[System]]:
-        """Runs of systems of one periodicity, which a torch-sim state has one of."""
+        """Runs of systems with the same periodicity, as a torch-sim state requires."""
         start = 0
         while start < len(systems):
             sizes = accumulate(len(system.atoms) for system in systems[start:])
@@ -124,7 +124,7 @@ class BatchedModel:
 
 
 def sim_state(systems: Sequence[System], device: torch.device) -> ts.SimState:
-    """The structures, all of one periodicity, as one state of torch-sim."""
+    """The structures, all with the same periodicity, as one torch-sim state."""
 
     def joined(arrays: Sequence[Any]) -> torch.Tensor:
         return torch.as_tensor(np.concatenate(arrays), device=device)
@@ -152,13 +152,13 @@ def sim_state(systems: Sequence[System], device: torch.device) -> ts.SimState:
 def check_agreement(
     model: ModelInterface, systems: Sequence[System], found: Sequence[Forces]
 ) -> None:
-    """Refuse a batch whose forces are not those of each structure by itself.
+    """Refuse a batch whose forces differ from those of each structure alone.
 
-    A NequIP model is asked by the way of its ase calculator, from ase's atoms on,
-    any other on a batch of one.
+    NequIP models are evaluated through their ase calculator, all others on a batch of
+    one.
 
     Raises:
-        UserError: with the structure and the difference.
+        UserError: names the structure and the difference.
     """
     alone = _NequIPAlone(model) if isinstance(model, NequIPTorchSimCalc) else None
     for system, (_, forces) in zip(systems, found, strict=True):
@@ -183,7 +183,7 @@ def check_agreement(
 
 
 class _NequIPAlone(NequIPCalculator):
-    """NequIP's ase calculator on the network of its torch-sim calculator."""
+    """NequIP's ase calculator, using the network of its torch-sim calculator."""
 
     def __init__(self, model: NequIPTorchSimCalc) -> None:
         super().__init__(
@@ -205,7 +205,7 @@ class _NequIPAlone(NequIPCalculator):
         return np.asarray(self.results["forces"])
 
     def atoms_to_data(self, atoms: Atoms) -> AtomicDataDict.Type:
-        """A model compiled for batches takes one structure as a batch of one."""
+        """Convert one structure to a batch of one, for models compiled for batches."""
         data = super().atoms_to_data(atoms)
         data[AtomicDataDict.BATCH_KEY] = torch.zeros(
             len(atoms), dtype=torch.int64, device=self.device

@@ -1,6 +1,6 @@
-"""Figures of a run: survival curves, traces, and where a replica failed.
+"""Figures of a run: survival curves, traces, pair distributions.
 
-Every function returns a figure and draws on nothing global. matplotlib is the extra
+Every function returns a figure and uses no global state. matplotlib is the extra
 ``plot``.
 """
 
@@ -20,8 +20,14 @@ from nequip_decorr.plotting import LINES, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SURVIVED_COLOUR = "#0072B2"
-FAILED_COLOUR = "#D55E00"
+SOUND_COLOUR = "#0072B2"
+UNPHYSICAL_COLOUR = "#CC79A7"
+EXPLOSION_COLOUR = "#D55E00"
+#: kind of event -> its mark in traces
+MARKS: dict[str, dict[str, Any]] = {
+    "unphysical": {"marker": "o", "color": UNPHYSICAL_COLOUR, "fillstyle": "none"},
+    "explosion": {"marker": "x", "color": EXPLOSION_COLOUR, "markersize": 8},
+}
 N_RISK_TIMES = 6
 
 
@@ -31,7 +37,7 @@ def survival_figure(survivals: Mapping[str, Survival]) -> Figure:
     Args:
         survivals: label -> curve; at least one.
     """
-    figure = new_figure(7.0, 3.6 + 0.2 * len(survivals))
+    figure = new_figure(5.2, 3.2 + 0.2 * len(survivals))
     axis = figure.add_subplot()
     end = max(s.horizon_ps for s in survivals.values())
     for (label, survival), (colour, dashes) in zip(
@@ -60,7 +66,7 @@ def survival_figure(survivals: Mapping[str, Survival]) -> Figure:
         xlim=(0, end),
         ylim=(0, 1.03),
         xlabel="time / ps",
-        ylabel="share of replicas surviving",
+        ylabel="share of replicas without the event",
     )
     axis.grid(alpha=0.3)
     # below the curves where they are high, above where they are low
@@ -70,10 +76,10 @@ def survival_figure(survivals: Mapping[str, Survival]) -> Figure:
 
 
 def traces_figure(result: RunResult) -> Figure:
-    """Temperature and energy of every replica against time.
+    """Temperature and energy of every replica against time, events marked.
 
-    Failed replicas are drawn over those that survived, with a mark where they failed.
-    The last samples of an explosion are cut off, and the axis label says so.
+    A line changes its colour where the geometry becomes unphysical. The last samples of
+    an explosion are cut off, and the axis label says so.
     """
     figure = new_figure(7.0, 5.0)
     upper, lower = figure.subplots(2, 1, sharex=True)
@@ -81,26 +87,19 @@ def traces_figure(result: RunResult) -> Figure:
     _traces(upper, replicas, [np.array(r.trace.temperature_K) for r in replicas])
     nve = result.ensemble == "nve"
     _traces(lower, replicas, [_energy_change(r, total=nve) for r in replicas])
+    upper.set_ylabel("temperature / K" + _cut_note(upper))
     if result.ensemble != "ramp":
         for kelvin in sorted({r.temperature_K for r in replicas}):
             upper.axhline(kelvin, color="black", linewidth=0.8, linestyle=":")
-    upper.set_ylabel("temperature / K" + _cut_note(upper))
     name = "total" if nve else "potential"
     lower.set_ylabel(f"{name} energy change\n/ (meV/atom)" + _cut_note(lower))
     longest = max((r.trace.time_ps[-1] for r in replicas), default=0.0)
     lower.set(xlabel="time / ps", xlim=(0, longest or result.horizon_ps))
     for axis in (upper, lower):
         axis.grid(alpha=0.3)
-    failed = sum(r.failed for r in replicas)
-    handles = []
-    if failed < len(replicas):
-        handles.append(
-            _line(SURVIVED_COLOUR, "", f"survived ({len(replicas) - failed})")
-        )
-    if failed:
-        handles.append(_line(FAILED_COLOUR, "x", f"failed ({failed})"))
-    if handles:
-        upper.legend(handles=handles, loc="best", fontsize="small", framealpha=0.9)
+    upper.legend(
+        handles=_trace_handles(replicas), loc="best", fontsize="small", framealpha=0.9
+    )
     return figure
 
 
@@ -109,7 +108,7 @@ def distribution_figure(pairs: Mapping[str, Mapping[str, Any]], kind: str) -> Fi
 
     Args:
         pairs: element pair -> fields of a
-            :class:`~nequip_decorr.md.statistics.rdf.PairError`.
+            :class:`~nequip_decorr.md.statistics.rdf_error.PairError`.
         kind: ``g(r)`` or ``h(r)``.
     """
     columns = min(3, len(pairs))
@@ -121,7 +120,7 @@ def distribution_figure(pairs: Mapping[str, Mapping[str, Any]], kind: str) -> Fi
         axis.plot(
             pair["r_A"],
             pair["model"],
-            color=SURVIVED_COLOUR,
+            color=SOUND_COLOUR,
             linestyle="--",
             label="model",
         )
@@ -137,14 +136,14 @@ def distribution_figure(pairs: Mapping[str, Mapping[str, Any]], kind: str) -> Fi
 def _legend(label: str, survival: Survival) -> str:
     # a dollar would start a formula, a leading underscore hide the entry
     name = label.replace("$", r"\$")
-    return f"{survival.n_failures} of {survival.n_replicas} failed: {name}"
+    return f"{survival.n_failures} of {survival.n_replicas}: {name}"
 
 
 def _at_risk(axis: Any, survivals: Mapping[str, Survival], times: Array) -> None:
     """Numbers at risk under the axis, a row for each curve."""
     axis.set_xticks(times)
     axis.annotate(
-        "still running",
+        "still followed",
         (0, 0),
         xytext=(-14, -42),
         xycoords="axes fraction",
@@ -169,32 +168,47 @@ def _at_risk(axis: Any, survivals: Mapping[str, Survival], times: Array) -> None
 
 
 def at_risk(survival: Survival, time_ps: float) -> int:
-    """Replicas that had neither failed nor been censored just before a time."""
+    """Replicas without the event that were followed up to just before a time."""
     return sum(time >= time_ps * (1 - 1e-9) for time in survival.times_ps)
 
 
 def _traces(axis: Any, replicas: Sequence[Replica], values: Sequence[Array]) -> None:
-    for failed in (False, True):
-        for replica, series in zip(replicas, values, strict=True):
-            if replica.failed == failed:
-                axis.plot(
-                    replica.trace.time_ps,
-                    series,
-                    color=FAILED_COLOUR if failed else SURVIVED_COLOUR,
-                    linewidth=0.7,
-                    alpha=0.6,
-                )
+    # those with an event over those without
+    by_events = sorted(
+        zip(replicas, values, strict=True), key=lambda pair: pair[0].first is not None
+    )
+    for replica, series in by_events:
+        time = np.array(replica.trace.time_ps)
+        event = replica.unphysical
+        after = len(time) if event is None else np.searchsorted(time, event.time_ps)
+        # both parts have the sample at which the one becomes the other
+        for part, colour in (
+            (slice(0, after + 1), SOUND_COLOUR),
+            (slice(after, None), UNPHYSICAL_COLOUR),
+        ):
+            axis.plot(time[part], series[part], color=colour, linewidth=0.7, alpha=0.6)
     low, high = _limits(replicas, values)
     axis.set_ylim(low, high)
-    for replica, series in zip(replicas, values, strict=True):
-        if replica.failed:
-            axis.plot(
-                replica.trace.time_ps[-1],
-                np.clip(series[-1], low, high),
-                marker="x",
-                color=FAILED_COLOUR,
-                clip_on=False,
-            )
+    for replica, series in by_events:
+        for kind, mark in MARKS.items():
+            if (event := replica.event(kind)) is not None:
+                value = np.interp(event.time_ps, replica.trace.time_ps, series)
+                where = event.time_ps, np.clip(value, low, high)
+                axis.plot(*where, linestyle="none", clip_on=False, **mark)
+
+
+def _trace_handles(replicas: Sequence[Replica]) -> list[Any]:
+    """Legend of the lines and marks, with how many replicas had each kind of event."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=SOUND_COLOUR, label="no event")]
+    counts = {k: sum(r.event(k) is not None for r in replicas) for k in MARKS}
+    words = {"unphysical": "unphysical geometry", "explosion": "explosion"}
+    for kind, n in counts.items():
+        if n:
+            label = f"{words[kind]} ({n} of {len(replicas)})"
+            handles.append(Line2D([], [], linestyle="", label=label, **MARKS[kind]))
+    return handles
 
 
 def _limits(
@@ -205,10 +219,13 @@ def _limits(
         return 0.0, 1.0
     pooled = np.concatenate(
         [
-            series[: int(0.9 * len(series)) + 1] if replica.failed else series
+            series if replica.first is None else series[: int(0.9 * len(series)) + 1]
             for replica, series in zip(replicas, values, strict=True)
         ]
     )
+    pooled = pooled[np.isfinite(pooled)]  # a trajectory may have no energies
+    if not len(pooled):
+        return 0.0, 1.0
     low, high = np.percentile(pooled, [0.5, 99.5])
     room = 0.35 * (high - low) if high > low else 1.0
     return float(low - room), float(high + room)
@@ -229,9 +246,3 @@ def _cut_note(axis: Any) -> str:
         for line in axis.lines
     )
     return "\n(explosions cut off)" if cut else ""
-
-
-def _line(colour: str, marker: str, label: str) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], color=colour, marker=marker, label=label)

@@ -10,11 +10,10 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
-from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.criteria.neighbours import BOND_RATIO
+from nequip_decorr.md.criteria.neighbours import BOND_RATIO, find_pairs
 from nequip_decorr.md.frames import Array
 from nequip_decorr.plotting import new_figure
 
@@ -26,6 +25,8 @@ RADIUS_A = 4.0
 RADIUS_RATIO = 0.4
 #: Distances are written to this many neighbours of a failing atom.
 N_LABELLED = 3
+#: About as many atoms are drawn where they have piled up; sound matter has 20 to 50.
+MOST_AROUND = 100
 #: More failing atoms than this are the whole cell rather than a place in it.
 MAX_FAILING = 6
 
@@ -54,6 +55,8 @@ def neighbourhood(
 ) -> Neighbourhood:
     """Atoms within ``radius_A`` of the failing ones, unfolded about the first of them.
 
+    The radius is smaller where more than :data:`MOST_AROUND` atoms would be in it.
+
     The other failing atoms are taken at their image nearest to the first.
 
     Raises:
@@ -66,10 +69,16 @@ def neighbourhood(
         )
     origin = atoms.positions[failing[0]]
     centres = origin + atoms.get_distances(failing[0], failing, mic=True, vector=True)
-    i, j, vector = neighbor_list("ijD", atoms, radius_A)
+    if atoms.pbc.all():
+        room_A3 = MOST_AROUND * atoms.get_volume() / len(atoms)
+        radius_A = min(radius_A, (3 * room_A3 / (4 * np.pi)) ** (1 / 3))
+    pairs = find_pairs(atoms, atoms.positions, radius_A)
+    places = atoms.positions[pairs.second] + pairs.offset_A
+    vectors = places - atoms.positions[pairs.first]
     indices, positions = list(failing), list(centres)
     for centre, index in zip(centres, failing, strict=True):
-        for other, step in zip(j[i == index], vector[i == index], strict=True):
+        own = pairs.first == index
+        for other, step in zip(pairs.second[own], vectors[own], strict=True):
             place = centre + step
             known = np.linalg.norm(np.array(positions) - place, axis=1)
             if not known.min() < 1e-3:

@@ -1,4 +1,4 @@
-"""Run replicas in one process, and handle whatever stops them early."""
+"""Runs replicas in one process and handles early stops."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import math
 from collections.abc import Callable, MutableSequence, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from nequip_decorr.md.dynamics.contract import (
 )
 from nequip_decorr.md.frames import Array, Frame
 from nequip_decorr.md.protocol import Protocol
-from nequip_decorr.md.results import Failure
+from nequip_decorr.md.results import Event
 from nequip_decorr.md.running.folder import RunFolder
-from nequip_decorr.md.running.replica import Plan, Repeat, ReplicaRun, half_step_outcome
+from nequip_decorr.md.running.progress import happened
+from nequip_decorr.md.running.repeat import repeated
+from nequip_decorr.md.running.replica import Again, Plan, ReplicaRun
 
 #: How far atoms are displaced before forces identify a model, A: where symmetry makes
 #: all forces vanish, models look the same.
@@ -31,7 +34,7 @@ SHAKE_A = 0.02
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a run stopped before its end: a reason of ``CENSORED_BY``, and a line."""
+    """Why a run stopped early: a reason from ``CENSORED_BY``, and a message."""
 
     reason: str
     message: str
@@ -39,17 +42,19 @@ class Stop:
 
 @dataclass(frozen=True)
 class Work:
-    """What all processes of a run share.
+    """Data shared by all processes of a run.
 
     Attributes:
-        model: what the engine's ``load`` gave, or an ase calculator.
+        model: the object returned by the engine's ``load``, or an ase calculator.
         engine: name of the engine.
         protocol: how replicas run.
-        folder: where everything is kept.
-        save_every_s: wall time between two saved states of a replica.
-        steps: the current step of each replica; for a finished one its complement
+        folder: folder of the run.
+        save_every_s: wall time between saved states of a replica.
+        steps: current step of each replica; for a finished one its complement
             (``~step``, which is negative).
-        poll: called at each step; True asks all to stop.
+        events: events of each replica, encoded by
+            :func:`~nequip_decorr.md.running.progress.happened`.
+        poll: called at each step; returning True stops all replicas.
     """
 
     model: Any
@@ -58,15 +63,16 @@ class Work:
     folder: RunFolder
     save_every_s: float
     steps: MutableSequence[int]
+    events: MutableSequence[int]
     poll: Callable[[], bool]
 
 
 def run_replicas(plans: Sequence[Plan], work: Work) -> Stop | None:
-    """Run replicas to their ends; each is written to the folder as it ends.
+    """Run replicas to their end; each is written to the folder when it ends.
 
     Returns:
-        None when all have ended, else the reason; states are then in the folder, as
-        far as they could be saved.
+        None if all have ended, otherwise the reason; states are then saved in the
+        folder as far as possible.
     """
     try:
         return _run(plans, work)
@@ -74,7 +80,7 @@ def run_replicas(plans: Sequence[Plan], work: Work) -> Stop | None:
         return Stop(
             "out_of_memory",
             f"the model ran out of memory ({error}); free some, or use fewer "
-            "processes, and run the same command again",
+            "processes, and rerun the same command",
         )
     except ModelBrokenError as error:
         return Stop("model_broken", str(error))
@@ -91,7 +97,7 @@ def fingerprint(
 
     Returns:
         ``energy_eV`` and ``force_norm_eV_per_A`` (root of the sum of squares), or None
-        when the model fails or gives no finite numbers, which the run will report.
+        if the model fails or returns non-finite numbers, which the run will report.
     """
     shaken = atoms.copy()
     shaken.set_constraint()
@@ -113,25 +119,28 @@ def fingerprint(
 
 
 def disk_full(error: OSError, folder: RunFolder) -> Stop:
-    """The stop for a full disk; any other error is raised again."""
+    """The stop for a full disk; any other error is re-raised."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         raise error
     return Stop(
         "disk_full",
-        f"no space is left for {folder.path}; free some and run the same command again",
+        f"no disk space is left for {folder.path}; free some and rerun the same "
+        "command",
     )
 
 
 def _run(plans: Sequence[Plan], work: Work) -> Stop | None:
     runs = {
-        plan.index: ReplicaRun(plan, work.protocol, work.folder, work.save_every_s)
+        plan.index: ReplicaRun(
+            plan, work.protocol, work.folder, work.save_every_s, _again(plan, work)
+        )
         for plan in plans
     }
     observer = _Runs(runs, work)
     engine = engines.build(work.engine, work.model, work.protocol)
     engine.run([run.job() for run in runs.values()], observer)
     if observer.stopped:
-        return Stop("interrupt", "interrupted; run the same command again to resume")
+        return Stop("interrupt", "interrupted; rerun the same command to resume")
     return None
 
 
@@ -152,6 +161,8 @@ class _Runs:
         if not run.after_step(frame, snapshot):
             return self._end(run, frame.step)
         self._work.steps[frame.replica] = frame.step
+        if run.events:
+            self._work.events[frame.replica] = happened(run.events)
         if self.stopped or self._work.poll():
             self.stopped = True
             run.save(snapshot())
@@ -164,13 +175,9 @@ class _Runs:
         self._end(run, step)
 
     def _end(self, run: ReplicaRun, step: int) -> bool:
-        failure, start = run.failure, run.last_good
-        if self._work.protocol.half_step_repeat and failure and start:
-            half_step = repeat(run, start, failure.step, self._work)
-            run.finish(half_step_outcome(failure, half_step))
-        else:
-            run.finish(failure)
+        run.finish()
         self._work.steps[run.plan.index] = ~step
+        self._work.events[run.plan.index] = happened(run.events)
         return False
 
 
@@ -190,9 +197,19 @@ class _First:
         """Not called: on first positions an engine raises ModelBrokenError."""
 
 
-def repeat(run: ReplicaRun, start: Frame, step: int, work: Work) -> Failure | None:
-    """Repeat a failure of ``step`` at half the time step; how that failed, or None."""
-    again = Repeat(run.plan, work.protocol, start, step)
-    engine = engines.build(work.engine, work.model, again.protocol)
-    engine.run([again.job()], again)
-    return again.failure
+def _again(plan: Plan, work: Work) -> Again | None:
+    """The function that repeats events at half the step; None for no repeats."""
+    if not work.protocol.half_step_repeat:
+        return None
+
+    def again(event: Event, start: Frame, explosions_only: bool) -> Event:
+        return repeated(
+            plan,
+            work.protocol,
+            event,
+            start,
+            explosions_only=explosions_only,
+            build=partial(engines.build, work.engine, work.model),
+        )
+
+    return again

@@ -1,19 +1,23 @@
-"""The folder of a run: what is run, what has finished, and saved states.
+"""The folder of a run: settings, finished replicas and saved states.
 
 ::
 
-    run.json              what is run: model, protocol, structures
+    run.json              model, protocol and structures
     fingerprint.json      energy and forces that identify a calculator
     result.json           the result file, rewritten as replicas end
     result.traces/0000.npz  temperature and energies that a replica recorded
+    result.traces/0000_extremes.npz  extreme values seen by its tests, for rejudging
     replicas/0000.json    a replica that has ended
     state/0000.npz        saved state of a replica that has not ended
+    state/0000_trace.f8   what that replica has recorded so far, and others like it
     frames/0000.extxyz    its recorded positions
-    frames/0000_last_good.extxyz
+    frames/0000_last_good_unphysical.extxyz   the last frame before that event
+    frames/0000_last_good_explosion.extxyz
 
-Each file is written beside and moved into place, so that a process may be killed at
-any moment. A state that cannot be read (after a power cut) is discarded: that replica
-starts again and takes the same path.
+Files that grow with a run are appended to, and cut to where the saved state has them
+on resume. Each other file is written beside and moved into place, so that a process may
+be killed at any moment. A state that cannot be read, or lacks what it counts on (after
+a power cut), is discarded: that replica starts again and takes the same path.
 """
 
 from __future__ import annotations
@@ -21,7 +25,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,9 +39,11 @@ from filelock import FileLock, Timeout
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
 from nequip_decorr.md.dynamics.contract import MDState
-from nequip_decorr.md.files import write_atomic
+from nequip_decorr.md.files import append, write_atomic
 from nequip_decorr.md.frames import Array
 from nequip_decorr.md.nested import flat
+from nequip_decorr.md.running.arrays import read_arrays, write_arrays
+from nequip_decorr.md.running.series import Series
 
 #: Fingerprints closer than this belong to one model: in single precision, and on a
 #: GPU, the same model does not give exactly the same numbers twice.
@@ -54,13 +59,21 @@ class Saved:
         state: the engine's part: positions, momenta, random numbers.
         trace: (n, 4): time, temperature, potential and total energy.
         last_good: positions and momenta of the last good frame, (2, N, 3).
+        extremes: arrays of :class:`nequip_decorr.md.criteria.extremes.Extremes`.
         record: the rest, in types that JSON can store.
     """
 
     state: MDState
     trace: Array
     last_good: Array
+    extremes: dict[str, Any]
     record: dict[str, Any]
+
+    @property
+    def events(self) -> dict[str, results.Event]:
+        """Events so far, by kind."""
+        found = self.record["events"]
+        return {kind: results.event_from_dict(event) for kind, event in found.items()}
 
 
 class RunFolder:
@@ -76,11 +89,11 @@ class RunFolder:
 
     @contextmanager
     def held(self, identity: Mapping[str, Any]) -> Iterator[None]:
-        """Keep other processes out of the folder while this run is in it.
+        """Lock the folder for this run.
 
         Raises:
-            UserError: when another run is in it (says what differs), a live process
-                works in it, or it cannot be written.
+            UserError: if it contains another run (the message says what differs),
+                another process uses it, or it cannot be written.
         """
         manifest = self.path / "run.json"
         self._make()
@@ -97,7 +110,7 @@ class RunFolder:
             lock.release()
 
     def _make(self) -> None:
-        """Make the folder and those in it, unless it is in use for something else."""
+        """Create the folder and its subfolders, unless it has another use."""
         # a run killed as it began has left some of these and no manifest
         ours = {"replicas", "state", "frames", "lock", "run.json", "run.json.part"}
         try:
@@ -115,7 +128,7 @@ class RunFolder:
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(
-            f"expected a folder for the run that can be written, got {self.path} "
+            f"expected a writable folder for the run, got {self.path} "
             f"({error.strerror or error}); choose another --out"
         )
 
@@ -137,7 +150,7 @@ class RunFolder:
         """Store the fingerprint of the model, or compare it with the stored one.
 
         Raises:
-            UserError: when the run that is here has another model.
+            UserError: if the run in this folder has another model.
         """
         path = self.path / "fingerprint.json"
         if not path.exists():
@@ -165,50 +178,74 @@ class RunFolder:
         data = json.loads(path.read_text(encoding="utf-8"))
         return results.replica_from_dict(data, self.path)
 
-    def finish(self, replica: results.Replica) -> None:
-        """Write a replica that has ended; its saved state is removed."""
+    def finish(self, replica: results.Replica, extremes: Mapping[str, Any]) -> None:
+        """Write a replica that has ended; its saved state is removed.
+
+        What it refers to is on the disk before it is said to have ended.
+        """
         results.save_trace(replica.trace, self.result_path, replica.index)
+        self.save_extremes(replica.index, extremes)
         data = results.replica_to_dict(replica, self.result_path)
         write_atomic(self._replica(replica.index), json.dumps(data, allow_nan=False))
-        self._state(replica.index).unlink(missing_ok=True)
+        self.discard(replica.index)
 
-    def save(self, index: int, saved: Saved) -> None:
-        """Save the state of a replica.
+    def save_extremes(self, index: int, extremes: Mapping[str, Any]) -> None:
+        """Write the extreme values of a replica."""
+        path = extremes_path(self.result_path, index)
+        path.parent.mkdir(exist_ok=True)
+        write_arrays(path, extremes, final=True)
+
+    def save(
+        self,
+        index: int,
+        state: MDState,
+        *,
+        last_good: Array,
+        records: Mapping[str, Any],
+        record: Mapping[str, Any],
+    ) -> None:
+        """Save the state of a replica; its series are in their files already.
 
         Not flushed to the disk: a killed process loses nothing, and after a power cut
         the replica starts again.
+
+        Args:
+            index: which one.
+            state: the engine's part.
+            last_good: as in :class:`Saved`.
+            records: of its extremes, what does not grow.
+            record: the rest; ``series`` and ``frames_size`` tell how far files that
+                grow are part of the state.
         """
-        state = saved.state
         arrays: dict[str, Any] = {
-            f"extra_{name}": values for name, values in state.extra.items()
+            **{f"extra_{name}": values for name, values in state.extra.items()},
+            **{f"seen_{name}": values for name, values in records.items()},
         }
         text = {
             "step": state.step,
             "energy": state.energy_eV,
             "rng_state": state.rng_state,
-            "record": saved.record,
+            "record": record,
         }
         arrays |= {
             "positions": state.positions_A,
             "momenta": state.momenta,
             "forces": np.asarray(state.forces_eV_per_A),
-            "trace": saved.trace,
-            "last_good": saved.last_good,
+            "last_good": last_good,
             "text": np.array(json.dumps(text)),
         }
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
-        write_atomic(self._state(index), buffer.getvalue(), durable=False)
+        write_arrays(self._state(index), arrays)
 
     def saved(self, index: int) -> Saved | None:
-        """The saved state of a replica, None when there is none (that can be read)."""
-        try:
-            content = io.BytesIO(self._state(index).read_bytes())
-            with np.load(content, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (FileNotFoundError, zipfile.BadZipFile, ValueError, EOFError, KeyError):
+        """The saved state of a replica; None if there is no readable one."""
+        arrays = read_arrays(self._state(index))
+        if arrays is None:
             return None
         text = json.loads(str(arrays["text"]))
+        record = text["record"]
+        series = self.series(index, record["series"]).read()
+        if series is None or self._recorded(index) < record["frames_size"]:
+            return None
         state = MDState(
             step=text["step"],
             positions_A=arrays["positions"],
@@ -216,20 +253,29 @@ class RunFolder:
             forces_eV_per_A=arrays["forces"],
             energy_eV=text["energy"],
             rng_state=text["rng_state"],
-            extra={
-                name.removeprefix("extra_"): values
-                for name, values in arrays.items()
-                if name.startswith("extra_")
-            },
+            extra=_named(arrays, "extra_"),
         )
-        return Saved(state, arrays["trace"], arrays["last_good"], text["record"])
+        trace = series.pop("trace")
+        seen = _named(arrays, "seen_") | series
+        return Saved(state, trace, arrays["last_good"], seen, record)
+
+    def discard(self, index: int) -> None:
+        """Remove the saved state of a replica, if there is one."""
+        self._state(index).unlink(missing_ok=True)
+        self.series(index).remove()
+
+    def series(
+        self, index: int, marks: Mapping[str, Sequence[int]] | None = None
+    ) -> Series:
+        """The series of a replica, as far as a state with these marks has them."""
+        return Series(self._state(index).with_suffix(""), marks)
 
     def trajectory(self, index: int) -> Path:
         """File of a replica's recorded positions."""
         return self.path / "frames" / f"{index:04d}.extxyz"
 
     def cut_trajectory(self, index: int, size: int) -> None:
-        """Cut off what was recorded after the file had this size."""
+        """Truncate the trajectory to a previous size."""
         path = self.trajectory(index)
         if path.exists():
             with path.open("r+b") as handle:
@@ -237,15 +283,17 @@ class RunFolder:
 
     def extend_trajectory(self, index: int, text: str) -> int:
         """Append recorded positions; the file's new size."""
-        with self.trajectory(index).open("ab") as handle:
-            handle.write(text.encode())
-            return handle.tell()
+        return append(self.trajectory(index), text.encode())
 
-    def keep_frame(self, index: int, atoms: Atoms) -> str:
-        """Keep the last good frame; its path, relative to the result file."""
-        path = self.path / "frames" / f"{index:04d}_last_good.extxyz"
+    def keep_frame(self, index: int, kind: str, atoms: Atoms) -> str:
+        """Write an event's last good frame; its path relative to the result file."""
+        path = self.path / "frames" / f"{index:04d}_last_good_{kind}.extxyz"
         write_atomic(path, frame_text(atoms))
         return str(path.relative_to(self.path))
+
+    def _recorded(self, index: int) -> int:
+        path = self.trajectory(index)
+        return path.stat().st_size if path.exists() else 0
 
     def _replica(self, index: int) -> Path:
         return self.path / "replicas" / f"{index:04d}.json"
@@ -264,6 +312,21 @@ class RunFolder:
             )
 
 
+def extremes_path(result_path: Path, index: int) -> Path:
+    """File with the extreme values of a replica."""
+    trace = results.trace_path(result_path, index)
+    return trace.with_name(f"{trace.stem}_extremes.npz")
+
+
+def _named(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Arrays whose names start with a prefix, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): values
+        for name, values in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
 def frame_text(atoms: Atoms) -> str:
     """A frame in extended XYZ."""
     buffer = io.StringIO()
@@ -272,7 +335,7 @@ def frame_text(atoms: Atoms) -> str:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What changed between two documents of plain types, one line each."""
+    """Differences between two documents of plain types, one line each."""
     old, new = flat(before), flat(now)
     lines = []
     for name in sorted(old.keys() | new.keys()):

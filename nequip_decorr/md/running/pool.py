@@ -1,4 +1,4 @@
-"""Running replicas in several processes, to the same results as in one."""
+"""Runs replicas in several processes, with the same results as in one."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from nequip_decorr.wording import one_line
 POLL_EVERY_S = 0.2
 
 
-def shared_steps(n_replicas: int) -> Any:
-    """A list of steps that all processes see."""
+def shared(n_replicas: int) -> Any:
+    """A list of integers shared by all processes, one per replica."""
     return multiprocessing.get_context("spawn").RawArray(ctypes.c_int64, n_replicas)
 
 
@@ -41,12 +41,13 @@ def run_in_processes(
     """Run batches of replicas, each in one of several worker processes.
 
     Args:
-        batches: what one process runs at a time.
-        work: as for :func:`run_replicas`; ``steps`` from :func:`shared_steps`;
-            ``poll`` is called here, the model and folder are opened anew there.
-        open_model: makes the model; is sent to the processes.
-        processes: how many.
-        on_batch: called here when a batch has ended.
+        batches: batches of replicas, each run by one process.
+        work: as for :func:`run_replicas`; ``steps`` and ``events`` from
+            :func:`shared`; ``poll`` is called here, the model and folder are opened
+            anew there.
+        open_model: function that opens the model; sent to the processes.
+        processes: number of processes.
+        on_batch: called here after each batch.
     """
     context = multiprocessing.get_context("spawn")
     stopping = context.Event()
@@ -61,6 +62,7 @@ def run_in_processes(
             folder=work.folder.path,
             save_every_s=work.save_every_s,
             steps=work.steps,
+            events=work.events,
             stopping=stopping,
         ),
     )
@@ -83,7 +85,7 @@ def run_in_processes(
             return Stop(
                 "worker_died",
                 "a worker process was killed (often because memory ran out); "
-                "use fewer processes, and run the same command again to resume",
+                "use fewer processes, and rerun the same command to resume",
             )
         finally:
             stopping.set()
@@ -91,17 +93,17 @@ def run_in_processes(
 
 
 def threads() -> int:
-    """Threads of torch in each process: what OMP_NUM_THREADS says, else one.
+    """Number of torch threads in each process: OMP_NUM_THREADS, or one.
 
-    Sums depend on how many threads share them, so the number must not follow from
-    how many processes there are: one process and several then agree bit for bit.
+    Sums depend on the number of threads, so it must not depend on the number of
+    processes: one process and several then agree bit for bit.
     """
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return int(asked) if asked.isdigit() and int(asked) else 1
 
 
 def use_threads(number: int) -> int:
-    """Set torch's threads, if the model has loaded torch; what they were before."""
+    """Set torch's threads if torch is loaded; returns the previous number."""
     torch = sys.modules.get("torch")
     if torch is None:
         return number
@@ -122,6 +124,7 @@ def _start(
     folder: Path,
     save_every_s: float,
     steps: Any,
+    events: Any,
     stopping: Event,
 ) -> None:
     """Set a worker process up."""
@@ -149,12 +152,13 @@ def _start(
         folder=RunFolder(folder),
         save_every_s=save_every_s,
         steps=steps,
+        events=events,
         poll=stopping.is_set,
     )
 
 
 def _end_with_parent() -> None:
-    """End this process when the parent was killed: another run may take the folder."""
+    """End this process if its parent was killed: another run may take the folder."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -165,5 +169,5 @@ def _run_batch(plans: list[Plan]) -> Stop | None:
     if isinstance(_work, Stop):
         return _work
     if _work.poll():
-        return Stop("interrupt", "interrupted; run the same command again to resume")
+        return Stop("interrupt", "interrupted; rerun the same command to resume")
     return run_replicas(plans, _work)

@@ -1,38 +1,47 @@
-"""Progress on the terminal: replicas left, failures, ns/day, remaining time."""
+"""Progress on the terminal: replicas left, events, ns/day, remaining time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from nequip_decorr.md.results import KINDS
+
 #: Wall time between two updates of the bar, and of the plain lines, s.
 BAR_EVERY_S, LINE_EVERY_S = 1.0, 30.0
+
+
+def happened(kinds: Iterable[str]) -> int:
+    """Events of a replica encoded as bits, one for each kind."""
+    return sum(1 << KINDS.index(kind) for kind in kinds)
 
 
 class Display:
     """A live bar on a terminal, plain lines elsewhere.
 
     Args:
-        steps: the step of each replica, as :class:`nequip_decorr.md.running.batch.Work`
-            has them.
+        steps: step of each replica, as in :class:`nequip_decorr.md.running.batch.Work`.
+        events: events of each replica, encoded by :func:`happened`.
         n_steps: steps to the horizon.
-        timestep_fs: for ns/day.
-        console: where to write; None for silence.
+        timestep_fs: MD time step, for ns/day.
+        console: console to write to; None for no output.
     """
 
     def __init__(
         self,
         steps: Sequence[int],
+        events: Sequence[int],
         *,
         n_steps: int,
         timestep_fs: float,
         console: Console | None,
     ) -> None:
         self._steps = steps
+        self._events = events
         self._n_steps = n_steps
         self._timestep_fs = timestep_fs
         self._console = console
@@ -64,7 +73,7 @@ class Display:
             self._bar.stop()
 
     def announce(self, horizon_ps: float) -> None:
-        """Print what there is to do."""
+        """Print the work to be done."""
         if self._console is None:
             return
         ended = sum(step < 0 for step in self._steps)
@@ -96,12 +105,16 @@ class Display:
     def _show(self) -> None:
         rate = self.ns_per_day
         to_go = [step for step in self._steps if step >= 0]
-        failed = sum(step < 0 and ~step < self._n_steps for step in self._steps)
+        unphysical, exploded = (
+            sum(events & happened([kind]) != 0 for events in self._events)
+            for kind in KINDS
+        )
         left = sum(self._n_steps - step for step in to_go)
         done = 1 - left / (self._n_steps * len(self._steps))
         seconds = left * self._timestep_fs * 1e-6 / rate * 86400 if rate else None
         text = (
-            f"{len(to_go)} of {len(self._steps)} replicas to finish, {failed} failed, "
+            f"{len(to_go)} of {len(self._steps)} replicas to finish, "
+            f"{unphysical} unphysical, {exploded} exploded, "
             f"{rate:.3g} ns/day, {_clock(seconds)} left"
         )
         if self._bar is not None:

@@ -1,28 +1,29 @@
-"""One replica from start to end: tested, recorded, saved, and described."""
+"""One replica from start to end: tests, recording, saving and description."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from ase import Atoms, units
 
 from nequip_decorr.md import results
+from nequip_decorr.md.criteria.extremes import Extremes
 from nequip_decorr.md.criteria.monitor import Watch
 from nequip_decorr.md.criteria.violation import Violation
 from nequip_decorr.md.criteria.warmth import warmth
 from nequip_decorr.md.dynamics.contract import Job, MDState
 from nequip_decorr.md.frames import Array, Frame
 from nequip_decorr.md.protocol import Protocol, conserves_momentum, degrees_of_freedom
-from nequip_decorr.md.running.folder import RunFolder, Saved, frame_text
+from nequip_decorr.md.running.folder import RunFolder, frame_text
 from nequip_decorr.md.structures import kept_momenta, start_momenta, structure_hash
 from nequip_decorr.wording import one_line
 
-#: A repeat at half the step continues this long beyond the time of the failure, fs.
-REPEAT_BEYOND_FS = 100.0
+#: Repeats an event from its last good frame; True: the geometry was past judging.
+Again = Callable[[results.Event, Frame, bool], results.Event]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Plan:
     seed: int
 
     def entropy(self, stream: int) -> tuple[int, ...]:
-        """Seeds the replica's own random numbers: 0 momenta, 1 motion, 2 repeat."""
+        """Seed of the replica's random numbers: 0 momenta, 1 motion, 2 repeat."""
         return (self.seed, self.structure, round(self.temperature_K * 1000), stream)
 
 
@@ -57,11 +58,12 @@ def watch(plan: Plan, protocol: Protocol) -> Watch:
         degrees_of_freedom=dof,
         warmth=warmth(protocol, plan.temperature_K, excess_K),
         check_interval_steps=protocol.check_interval_steps,
+        start_excess_K=excess_K,
     )
 
 
 def start_state(plan: Plan, protocol: Protocol) -> MDState:
-    """Start structure, with its own momenta or random ones of the replica's seed."""
+    """Start state, with the structure's own momenta or random ones from the seed."""
     conserved = conserves_momentum(len(plan.atoms), protocol.ensemble)
     if protocol.keep_velocities:
         momenta = kept_momenta(plan.atoms, conserve_total=conserved)
@@ -77,18 +79,28 @@ class ReplicaRun:
     """Observes one replica: tests, records and saves it.
 
     Args:
-        plan: which one.
-        protocol: how.
-        folder: where its state, frames and end are kept.
-        save_every_s: wall time between two saved states.
+        plan: plan of the replica.
+        protocol: protocol of the run.
+        folder: folder for its state, frames and result.
+        save_every_s: wall time between saved states.
+        again: function that repeats an event at half the time step; None for no
+            repeats.
     """
 
     def __init__(
-        self, plan: Plan, protocol: Protocol, folder: RunFolder, save_every_s: float
+        self,
+        plan: Plan,
+        protocol: Protocol,
+        folder: RunFolder,
+        save_every_s: float,
+        again: Again | None = None,
     ) -> None:
         self.plan = plan
-        self.failure: results.Failure | None = None
-        self.last_good: Frame | None = None
+        #: what has happened, by kind
+        self.events: dict[str, results.Event] = {}
+        self._ended_by: results.Event | None = None
+        self._last_good: Frame | None = None
+        self._again = again
         self._protocol = protocol
         self._folder = folder
         self._save_every_s = save_every_s
@@ -97,10 +109,11 @@ class ReplicaRun:
         self._trace: list[tuple[float, float, float, float]] = []
         self._frames: list[str] = []
         self._frames_size = 0
+        self._series = folder.series(plan.index)
         self._state = self._resume()
 
     def job(self) -> Job:
-        """What the engine is to do."""
+        """The job for the engine."""
         plan = self.plan
         return Job(
             plan.index, plan.atoms, plan.temperature_K, plan.entropy(1), self._state
@@ -109,15 +122,18 @@ class ReplicaRun:
     def before_forces(self, step: int, positions_A: Array) -> bool:
         """See :class:`nequip_decorr.md.dynamics.contract.Observer`."""
         violation = self._watch.before_forces(positions_A)
-        return violation is None or self._fail(step, violation)
+        return violation is None or self._end(step, violation)
 
     def after_step(self, frame: Frame, snapshot: Callable[[], MDState]) -> bool:
         """See :class:`nequip_decorr.md.dynamics.contract.Observer`."""
         violation = self._watch.after_step(frame)
+        if violation is not None and self._goes_on(violation):
+            self._note(frame.step, violation)
+            violation = self._watch.past_unphysical(frame)
         if violation is not None:
-            return self._fail(frame.step, violation)
+            return self._end(frame.step, violation)
         if self._watch.calm:
-            self.last_good = frame
+            self._last_good = frame
         self._record(frame)
         if frame.step >= self._protocol.n_steps:
             return False
@@ -128,12 +144,14 @@ class ReplicaRun:
     def fault(self, step: int, error: Exception) -> None:
         """See :class:`nequip_decorr.md.dynamics.contract.Observer`."""
         line = f"the model raises {type(error).__name__}: {one_line(error)}"
-        self._fail(step, Violation("exception", line))
+        self._end(step, Violation("exception", line))
 
     def save(self, state: MDState) -> None:
-        """Save its state."""
+        """Save its state; what it has recorded since the last time is appended."""
+        seen = self._watch.seen
         self._flush_frames()
-        good = self.last_good
+        self._series.extend({"trace": self._trace, **seen.series()})
+        good = self._last_good
         positions = (
             np.stack([good.positions_A, good.momenta])
             if good is not None
@@ -143,47 +161,54 @@ class ReplicaRun:
             "watch": self._watch.state(),
             "last_good_step": None if good is None else good.step,
             "frames_size": self._frames_size,
+            "series": self._series.marks,
+            "events": {kind: asdict(event) for kind, event in self.events.items()},
         }
-        trace = np.array(self._trace, dtype=np.float64).reshape(-1, 4)
         self._folder.save(
-            self.plan.index, Saved(state, trace, np.asarray(positions), record)
+            self.plan.index,
+            state,
+            last_good=np.asarray(positions),
+            records=seen.records(),
+            record=record,
         )
         self._saved_at = time.monotonic()
 
-    def finish(self, failure: results.Failure | None) -> None:
-        """Write the end: survived (None), or this failure, with its last good frame."""
+    def finish(self) -> None:
+        """Write the finished replica, ended by the horizon or by an event."""
         self._flush_frames()
-        if failure is not None and self.last_good is not None:
-            kept = self._good_atoms(self.last_good)
-            path = self._folder.keep_frame(self.plan.index, kept)
-            failure = replace(failure, last_good_frame=path)
-        self._folder.finish(self._replica(failure))
-
-    def _replica(self, failure: results.Failure | None) -> results.Replica:
         name = self._folder.trajectory(self.plan.index)
         kept = str(name.relative_to(self._folder.path)) if name.exists() else None
-        return describe(
+        last = self._ended_by
+        replica = describe(
             self.plan,
-            time_ps=self._protocol.horizon_ps if failure is None else failure.time_ps,
+            time_ps=self._protocol.horizon_ps if last is None else last.time_ps,
             trace=np.array(self._trace),
-            failure=failure,
-            censored_by="horizon" if failure is None else None,
+            events=self.events,
+            censored_by="horizon" if last is None else None,
             trajectory=kept,
         )
+        self._folder.finish(replica, self._watch.seen.arrays())
 
     def _resume(self) -> MDState:
         saved = self._folder.saved(self.plan.index)
         if saved is None:
+            self._folder.discard(self.plan.index)
             self._folder.trajectory(self.plan.index).unlink(missing_ok=True)
             return start_state(self.plan, self._protocol)
         state, record = saved.state, saved.record
         self._trace = [tuple(row) for row in saved.trace.tolist()]
+        self._series = self._folder.series(self.plan.index, record["series"])
+        self._series.cut()
         self._frames_size = record["frames_size"]
         self._folder.cut_trajectory(self.plan.index, self._frames_size)
-        self._watch.restore(record["watch"], state.positions_A)
+        seen = Extremes.from_arrays(saved.extremes)
+        self._watch.restore(record["watch"], state.positions_A, seen)
+        self.events = saved.events
+        if self.events:
+            self._watch.explosions_only()
         if record["last_good_step"] is not None:
             positions, momenta = saved.last_good
-            self.last_good = Frame(
+            self._last_good = Frame(
                 self.plan.index,
                 record["last_good_step"],
                 positions,
@@ -223,83 +248,35 @@ class ReplicaRun:
         )
         return atoms
 
-    def _fail(self, step: int, violation: Violation) -> bool:
-        self.failure = as_failure(violation, step, self._protocol)
+    def _goes_on(self, violation: Violation) -> bool:
+        unphysical = results.kind_of(violation.cause) == "unphysical"
+        return unphysical and self._protocol.until == "explosion"
+
+    def _end(self, step: int, violation: Violation) -> bool:
+        self._ended_by = self._note(step, violation)
         return False
 
-
-class Repeat:
-    """Observes the repeat of a failure at half the time step.
-
-    It starts from the last good frame, with noise of its own, and has survived when
-    it is :data:`REPEAT_BEYOND_FS` past the time of the failure.
-
-    Args:
-        plan: the replica that failed.
-        protocol: the one under which it did.
-        start: its last good frame.
-        failed_step: the step at which it failed.
-    """
-
-    def __init__(
-        self, plan: Plan, protocol: Protocol, start: Frame, failed_step: int
-    ) -> None:
-        self._protocol = replace(protocol, timestep_fs=protocol.timestep_fs / 2)
-        self._watch = watch(plan, self._protocol)
-        self._plan = plan
-        self._start = start
-        beyond = REPEAT_BEYOND_FS / self._protocol.timestep_fs
-        self._last_step = 2 * failed_step + math.ceil(beyond)
-        self.failure: results.Failure | None = None
-
-    @property
-    def protocol(self) -> Protocol:
-        """The protocol at half the step."""
-        return self._protocol
-
-    def job(self) -> Job:
-        """What the engine is to do."""
-        plan, start = self._plan, self._start
-        state = MDState(2 * start.step, start.positions_A, start.momenta)
-        return Job(plan.index, plan.atoms, plan.temperature_K, plan.entropy(2), state)
-
-    def before_forces(self, replica: int, step: int, positions_A: Array) -> bool:
-        """See :class:`nequip_decorr.md.dynamics.contract.Observer`."""
-        return self._judge(step, self._watch.before_forces(positions_A))
-
-    def after_step(self, frame: Frame, snapshot: Callable[[], MDState]) -> bool:
-        """See :class:`nequip_decorr.md.dynamics.contract.Observer`."""
-        going = self._judge(frame.step, self._watch.after_step(frame))
-        return going and frame.step < self._last_step
-
-    def fault(self, replica: int, step: int, error: Exception) -> None:
-        """See :class:`nequip_decorr.md.dynamics.contract.Observer`."""
-        self._judge(step, Violation("exception", str(error)))
-
-    def _judge(self, step: int, violation: Violation | None) -> bool:
-        if violation is not None:
-            self.failure = as_failure(violation, step, self._protocol)
-        return violation is None
+    def _note(self, step: int, violation: Violation) -> results.Event:
+        """Record an event, with its last good frame and its repeat."""
+        event = as_event(violation, step, self._protocol)
+        good = self._last_good
+        if good is not None:
+            if self._again is not None:
+                event = self._again(event, good, "unphysical" in self.events)
+            atoms = self._good_atoms(good)
+            path = self._folder.keep_frame(self.plan.index, event.kind, atoms)
+            event = replace(event, last_good_frame=path)
+        self.events[event.kind] = event
+        return event
 
 
-def half_step_outcome(
-    failure: results.Failure, repeat: results.Failure | None
-) -> results.Failure:
-    """The failure with how its repeat at half the step went (None: it survived)."""
-    return replace(
-        failure,
-        half_step_time_ps=None if repeat is None else repeat.time_ps,
-        half_step_cause="none" if repeat is None else repeat.cause,
-    )
-
-
-def as_failure(violation: Violation, step: int, protocol: Protocol) -> results.Failure:
-    """A violation with its time; numbers that are not finite become None."""
+def as_event(violation: Violation, step: int, protocol: Protocol) -> results.Event:
+    """A violation as an event, with its time; non-finite numbers become None."""
 
     def finite(value: float | None) -> float | None:
         return value if value is not None and math.isfinite(value) else None
 
-    return results.Failure(
+    return results.Event(
         cause=violation.cause,
         step=step,
         time_ps=protocol.time_ps(step),
@@ -315,7 +292,7 @@ def describe(
     *,
     time_ps: float,
     trace: Array,
-    failure: results.Failure | None = None,
+    events: Mapping[str, results.Event],
     censored_by: str | None = None,
     trajectory: str | None = None,
 ) -> results.Replica:
@@ -330,7 +307,8 @@ def describe(
         temperature_K=plan.temperature_K,
         seed=plan.seed,
         time_ps=time_ps,
-        failure=failure,
+        unphysical=events.get("unphysical"),
+        explosion=events.get("explosion"),
         censored_by=censored_by,
         trace=results.Trace(*(tuple(column) for column in columns)),
         trajectory=trajectory,

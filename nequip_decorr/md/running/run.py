@@ -1,4 +1,4 @@
-"""A whole stability run: plan, run or resume, and write the result file."""
+"""A complete stability run: plan, run or resume, and write the result file."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ from nequip_decorr.md.running.record import Record
 from nequip_decorr.md.running.replica import Plan
 from nequip_decorr.md.running.session import caught_signals, machine, torch_threads
 from nequip_decorr.md.structures import (
-    check_structures,
-    prepare_structures,
-    read_structures,
+    start_structures,
     structure_hash,
     structure_name,
 )
@@ -44,7 +42,7 @@ class RunStoppedError(RuntimeError):
     """A run stopped early; its results so far are in the result file.
 
     Attributes:
-        result: what is in that file (``complete`` is False).
+        result: the content of that file (``complete`` is False).
         reason: one of :data:`nequip_decorr.md.results.CENSORED_BY`.
     """
 
@@ -67,39 +65,38 @@ def run_stability(
     save_every_s: float = 2.0,
     console: Console | None = None,
 ) -> results.RunResult:
-    """Run replicas until each has failed or reached the horizon.
+    """Run replicas until each has ended by an event or reached the horizon.
 
     An unfinished run of the same model, structures and protocol in the folder is
     resumed; a finished one is only read.
 
     Args:
         model: path of a NequIP model file, a :class:`ModelHandle`, an ase calculator,
-            or a function (importable by name, for several processes) that makes one.
+            or a function (importable by name, for several processes) that returns one.
             A calculator is identified by its class and by its energy and forces on the
             first structure, which costs one call.
         structures: a file that ase reads, or structures. Velocities in them are used
             with ``protocol.keep_velocities``, constraints are refused without
             ``protocol.drop_constraints``.
-        protocol: what is run.
-        output: folder of the run; ``result.json`` in it is the result file.
+        protocol: the protocol.
+        output: folder of the run, which will contain ``result.json``.
         engine: one of :data:`nequip_decorr.md.dynamics.engines.ENGINES`.
         device: ``cpu`` or ``cuda``.
         processes: worker processes; results do not depend on how many.
         chemical_species_to_atom_type_map: for a model file, see
             :func:`nequip_decorr.md.load_model`.
-        save_every_s: wall-clock seconds between saved states of a replica: the most
+        save_every_s: wall-clock seconds between saved states of a replica, the most
             that a killed run loses.
-        console: where progress is shown; None for none.
+        console: console for progress; None for no output.
 
     Returns:
         The result, as written to ``result.json``.
 
     Raises:
-        UserError: for input that cannot be run, and for a folder
-            that contains another run.
-        RunStoppedError: when it is interrupted (SIGINT, SIGTERM), memory or disk ran
-            out, the model broke, or a worker process died. Everything so far is kept;
-            the same call resumes the run.
+        UserError: for invalid input, and for a folder that contains another run.
+        RunStoppedError: if the run is interrupted (SIGINT, SIGTERM), memory or disk
+            space runs out, the model breaks, or a worker process dies. All results so
+            far are kept; the same call resumes the run.
     """
     handle = _handle(model, engine, device, chemical_species_to_atom_type_map)
     check_count("processes", processes, least=1)
@@ -108,16 +105,8 @@ def run_stability(
             "expected a function that makes the calculator for several processes, "
             f"got {handle.path} itself; give the function or use one process"
         )
-    starts, said_of_them = prepare_structures(
-        _structures(structures),
-        keep_velocities=protocol.keep_velocities,
-        drop_constraints=protocol.drop_constraints,
-    )
-    said_of_them += check_structures(
-        starts,
-        species=handle.species,
-        cutoff_A=handle.cutoff_A,
-        min_distance_ratio=protocol.criteria.min_distance_ratio,
+    starts, said_of_them = start_structures(
+        structures, protocol, species=handle.species, cutoff_A=handle.cutoff_A
     )
     for line in said_of_them:
         warnings.warn(line, stacklevel=2)
@@ -153,7 +142,7 @@ def run_stability(
                 written = record.result()
                 record.write(written)
             return written
-        steps = record.steps()
+        steps, events = record.progress()
         work = Work(
             model=handle.loaded,
             engine=engine,
@@ -161,10 +150,12 @@ def run_stability(
             folder=folder,
             save_every_s=save_every_s,
             steps=steps,
+            events=events,
             poll=lambda: False,
         )
         display = Display(
             steps,
+            events,
             n_steps=protocol.n_steps,
             timestep_fs=protocol.timestep_fs,
             console=console,
@@ -195,7 +186,7 @@ def plan_replicas(structures: Sequence[Atoms], protocol: Protocol) -> list[Plan]
 def _go(
     record: Record, work: Work, handle: ModelHandle, processes: int, display: Display
 ) -> results.RunResult:
-    """Run what has not ended; write the result file."""
+    """Run the unfinished replicas and write the result file."""
     with caught_signals() as caught, torch_threads(), display:
 
         def poll() -> bool:
@@ -253,9 +244,3 @@ def _handle(
     if isinstance(model, ModelHandle):
         return model
     return calculator_model(model)
-
-
-def _structures(structures: str | Path | Atoms | Sequence[Atoms]) -> list[Atoms]:
-    if isinstance(structures, str | Path):
-        return read_structures(structures)
-    return [structures] if isinstance(structures, Atoms) else list(structures)

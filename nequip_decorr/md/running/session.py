@@ -1,4 +1,4 @@
-"""What a run does to its process, and says of the machine."""
+"""Process settings of a run, and the description of the machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def machine(engine: str, device: str, processes: int) -> dict[str, Any]:
 
 @contextmanager
 def torch_threads() -> Iterator[None]:
-    """As many threads of torch as worker processes have, so that sums agree."""
+    """Use as many torch threads as worker processes do, so that sums agree."""
     before = use_threads(threads())
     try:
         yield
@@ -47,7 +47,7 @@ def torch_threads() -> Iterator[None]:
 def caught_signals() -> Iterator[list[int]]:
     """Turn the first SIGINT or SIGTERM into an entry of a list.
 
-    Outside the main thread nothing is caught: Python forbids it.
+    Outside the main thread nothing is caught, because Python does not allow it.
     """
     caught: list[int] = []
     before: dict[signal.Signals, Any] = {}

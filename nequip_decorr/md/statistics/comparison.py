@@ -6,69 +6,94 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nequip_decorr.errors import UserError
-from nequip_decorr.md.nested import flat
-from nequip_decorr.md.results import Replica, RunResult
-from nequip_decorr.md.statistics.logrank import LogRank, stratified_log_rank
+from nequip_decorr.md.results import KINDS, Replica, RunResult
+from nequip_decorr.md.statistics.pairing import pair_replicas
 from nequip_decorr.md.statistics.score import (
-    TAIL,
     Interval,
-    bootstrap_weights,
     cluster_labels,
-    pseudo_scores,
-    restricted_mean,
+    score_difference,
 )
-from nequip_decorr.md.statistics.survival import counted, event_table, follow_up
-from nequip_decorr.md.statistics.verdict import verdict
-
-#: Weight of the pseudo-pair of :func:`score_difference`, in pairs.
-PSEUDO_WEIGHT = 0.5
-
-#: What a protocol may differ in without changing what a replica is put through: the
-#: replicas themselves (paired one by one) and what is recorded of them.
-NOT_COMPARED = (
-    "structures",
-    "temperatures_K",
-    "replicas",
-    "seed",
-    "record_interval_steps",
-    "frame_interval_steps",
-    "half_step_repeat",
+from nequip_decorr.md.statistics.time_ratio import TimeRatio, time_ratio
+from nequip_decorr.md.statistics.times import (
+    PairedTimes,
+    event_table,
+    follow_up,
+    not_followed,
 )
+from nequip_decorr.md.statistics.verdict import agreement, doubts, verdict
+from nequip_decorr.wording import counted
+
+Pairs = Sequence[tuple[Replica, Replica]]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Difference between two models in the times of one kind of event.
+
+    Attributes:
+        n_pairs: pairs of replicas.
+        n_structures: different start structures among them.
+        failures: replicas of the first and of the second that had the event.
+        ratio: ratio of the times to the event, first / second.
+        tau_ps: time up to which the scores are evaluated: the horizon, or the time for
+            which both runs were followed.
+        difference: difference of the scores, first minus second, with its paired,
+            clustered bootstrap interval.
+    """
+
+    n_pairs: int
+    n_structures: int
+    failures: tuple[int, int]
+    ratio: TimeRatio
+    tau_ps: float
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class KindComparison:
+    """Comparison of two runs for one kind of event.
+
+    Attributes:
+        kind: one of :data:`nequip_decorr.md.results.KINDS`.
+        failures: replicas of the first and of the second that had the event.
+        not_followed: replicas of the first and of the second that the other kind of
+            event ended first.
+        overall: effect over all pairs; None if this kind was not followed.
+        by_temperature: effect at each temperature, K; empty if this kind was not
+            followed.
+        verdict: the result in words, no stronger than the interval of the time ratio.
+        notes: caveats for reading the numbers.
+    """
+
+    kind: str
+    failures: tuple[int, int]
+    not_followed: tuple[int, int]
+    overall: Effect | None
+    by_temperature: dict[float, Effect]
+    verdict: str
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs, paired replica by replica.
+    """Comparison of two runs, paired replica by replica.
 
     Attributes:
-        names: of the first and the second run.
+        names: names of the first and the second run.
         n_pairs: replicas of the same structure, temperature and seed in both.
-        unpaired: replicas of the first and of the second run without a partner, which
+        unpaired: replicas of the first and of the second run without a partner; they
             are not used.
-        tau_ps: the time over which scores are taken: the horizon, or the time that
-            both were followed.
-        scores: of the paired replicas of the first and the second.
-        difference: first minus second, with its paired, clustered bootstrap interval.
-        resampled: clusters of the bootstrap, ``structures`` or ``replicas``.
-        by_temperature: the same difference at each temperature, K.
-        log_rank: stratified by structure and temperature.
-        verdict: in words, no more than the interval and the test say.
-        notes: what a reader must know to read the numbers.
+        kinds: the comparison for each kind of event.
+        agreement: how the verdicts for the two kinds differ, in words, or None.
+        notes: caveats about the pairs.
     """
 
     names: tuple[str, str]
     n_pairs: int
     unpaired: tuple[int, int]
-    tau_ps: float
-    scores: tuple[float, float]
-    difference: Interval
-    resampled: str
-    by_temperature: dict[float, Interval]
-    log_rank: LogRank
-    verdict: str
+    kinds: dict[str, KindComparison]
+    agreement: str | None
     notes: tuple[str, ...]
 
 
@@ -79,179 +104,145 @@ def compare_runs(
     *,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two runs of one protocol on the replicas that both have.
+    """Compare two runs of the same protocol on the replicas that both contain.
 
     Args:
-        first: a run; a positive difference means that it is more stable.
+        first: a run; a time ratio above one means that it is more stable.
         second: another run.
-        names: of both, for messages and verdict.
-        seed: seed of the bootstrap.
+        names: names of both runs, for messages and verdict.
+        seed: seed of the bootstrap of the scores.
 
     Raises:
-        UserError: horizon, time step, ensemble or another part of the protocol
-            differ; a structure is another one; a replica is there twice; or no
-            replica is in both.
+        UserError: the runs cannot be paired, see
+            :func:`~nequip_decorr.md.statistics.pairing.pair_replicas`.
     """
-    _check_same_protocol(first, second, names)
     pairs = pair_replicas(first, second, names)
-    a, b = [p[0] for p in pairs], [p[1] for p in pairs]
-    horizon = first.horizon_ps
-    clusters, resampled = cluster_labels(a)
-    difference, scores, tau = score_difference(a, b, horizon, clusters, seed=seed)
-    log_rank = stratified_log_rank(a, b, horizon)
-    by_temperature = {}
-    for kelvin in sorted({r.temperature_K for r in a}):
-        rows = [i for i, r in enumerate(a) if r.temperature_K == kelvin]
-        some_a, some_b = [a[i] for i in rows], [b[i] for i in rows]
-        by_temperature[kelvin] = score_difference(
-            some_a, some_b, horizon, cluster_labels(some_a)[0], seed=seed
-        )[0]
+    horizon, step = first.horizon_ps, first.timestep_fs / 1000
+    kinds = {
+        kind: compare_kind(pairs, kind, names, horizon, step, seed=seed)
+        for kind in KINDS
+    }
+    longer = {
+        kind: found.overall.ratio.longer
+        for kind, found in kinds.items()
+        if found.overall is not None and any(found.failures)
+    }
     return Comparison(
         names=names,
         n_pairs=len(pairs),
-        unpaired=(len(first.replicas) - len(a), len(second.replicas) - len(b)),
-        tau_ps=tau,
-        scores=scores,
-        difference=difference,
-        resampled=resampled,
-        by_temperature=by_temperature,
-        log_rank=log_rank,
-        verdict=verdict(
-            difference, log_rank, len(pairs), names, early=max(scores) < 0.5
-        ),
+        unpaired=(len(first.replicas) - len(pairs), len(second.replicas) - len(pairs)),
+        kinds=kinds,
+        agreement=agreement(longer, names),
         notes=(
-            *_side_notes(first, len(a), names[0]),
-            *_side_notes(second, len(b), names[1]),
-            *_pair_notes(pairs, horizon, tau, resampled),
+            *_side_notes(first, len(pairs), names[0]),
+            *_side_notes(second, len(pairs), names[1]),
+            *_name_notes(pairs),
         ),
     )
 
 
-def pair_replicas(
-    first: RunResult, second: RunResult, names: tuple[str, str]
-) -> list[tuple[Replica, Replica]]:
-    """Replicas with one key (structure, temperature, seed) in both runs.
-
-    Raises:
-        UserError: see :func:`compare_runs`.
-    """
-    tables = [
-        _by_key(run.replicas, name)
-        for run, name in zip((first, second), names, strict=True)
-    ]
-    pairs = [
-        (replica, tables[1][key])
-        for key, replica in tables[0].items()
-        if key in tables[1]
-    ]
-    if not pairs:
-        raise UserError(
-            f"expected replicas of the same structure, temperature and seed in "
-            f"{names[0]} and {names[1]}, got none; run both with one protocol"
-        )
-    for a, b in pairs:
-        if not (a.formula == b.formula and a.n_atoms == b.n_atoms):
-            raise UserError(
-                f"expected the same starting structures, got {a.formula} in {names[0]} "
-                f"and {b.formula} in {names[1]} as structure {a.structure}; run both "
-                "with one file of structures"
-            )
-        hashes = a.structure_sha256, b.structure_sha256
-        if None not in hashes and hashes[0] != hashes[1]:
-            raise UserError(
-                f"expected the same starting structures, got another {a.formula} in "
-                f"{names[1]} than in {names[0]} as structure {a.structure} (their "
-                "positions, velocities, cells or masses differ); run both with one "
-                "file of structures"
-            )
-    return pairs
-
-
-def score_difference(
-    first: Sequence[Replica],
-    second: Sequence[Replica],
+def compare_kind(
+    pairs: Pairs,
+    kind: str,
+    names: tuple[str, str],
     horizon_ps: float,
-    clusters: NDArray[np.intp],
+    step_ps: float,
     *,
     seed: int = 0,
-) -> tuple[Interval, tuple[float, float], float]:
-    """Difference of restricted mean survival scores with a paired interval.
+) -> KindComparison:
+    """Compare paired replicas for one kind of event.
 
-    Both replicas of a pair get the weight of their cluster, so that what a structure,
-    its temperature and its seed do to both models cancels. As in
-    :func:`~nequip_decorr.md.statistics.survival.score_interval` a pseudo-pair at the
-    worst case (first failed at once, second survived, or the other way round) is added
-    for each limit, so that two models without failures do not differ by 0 [0, 0]. Its
-    weight of half a pair makes the interval cover in 96 to 98 % of cases from 16 pairs
-    on, more when failures are rare.
-
-    Args:
-        first: n replicas.
-        second: their partners, in the same order.
-        horizon_ps: horizon of both, ps.
-        clusters: cluster label 0...k-1 of each pair, shape (n,).
-        seed: seed of the bootstrap.
-
-    Returns:
-        First minus second, the two scores, and the time in ps over which they are
-        taken.
+    There is no verdict on explosions if an unphysical geometry ended a replica: an
+    explosion would probably have followed, and it is unlikely to be independent of the
+    unphysical geometry, as censoring must be.
     """
-    tables = [event_table(side, horizon_ps) for side in (first, second)]
-    tau = min(follow_up(time, failed, horizon_ps) for time, failed in tables)
-    ones = np.ones((1, len(clusters)))
-    scores = [float(restricted_mean(*table, tau, ones)[0]) for table in tables]
-    weights = bootstrap_weights(clusters, PSEUDO_WEIGHT, seed)
-    (worst_a, best_a), (worst_b, best_b) = (
-        pseudo_scores(time, failed, tau, weights) for time, failed in tables
+    sides = [[pair[i] for pair in pairs] for i in (0, 1)]
+    failed = [event_table(side, horizon_ps, kind).failed for side in sides]
+    unknown = [not_followed(side, kind) for side in sides]
+    failures = int(failed[0].sum()), int(failed[1].sum())
+    ended = int(unknown[0].sum()), int(unknown[1].sum())
+    wider = any(
+        r.censored_by == "not_followed" and r.event(kind) is None
+        for side in sides
+        for r in side
     )
-    value = scores[0] - scores[1]
-    low = float(np.quantile(worst_a - best_b, TAIL))
-    high = float(np.quantile(best_a - worst_b, 1 - TAIL))
-    interval = Interval(value, min(low, value), max(high, value))
-    return interval, (scores[0], scores[1]), tau
-
-
-def protocol_differences(
-    first: RunResult, second: RunResult, names: tuple[str, str]
-) -> list[str]:
-    """What differs between two runs' protocols, one phrase each; empty when alike."""
-    settings = [
-        flat({k: v for k, v in run.protocol.items() if k not in NOT_COMPARED})
-        for run in (first, second)
-    ]
-    absent = "nothing"
-    return [
-        f"{key}: {settings[0].get(key, absent)} in {names[0]}, "
-        f"{settings[1].get(key, absent)} in {names[1]}"
-        for key in sorted({*settings[0], *settings[1]})
-        if settings[0].get(key, absent) != settings[1].get(key, absent)
-    ]
-
-
-def _check_same_protocol(
-    first: RunResult, second: RunResult, names: tuple[str, str]
-) -> None:
-    differences = protocol_differences(first, second, names)
-    if differences:
-        raise UserError(
-            f"expected runs of one protocol, got {'; '.join(differences)}; run both "
-            "with the same protocol file"
+    if sum(ended) and (kind == "explosion" or wider):
+        said = _not_followed(failures, ended, names, wider)
+        return KindComparison(kind, failures, ended, None, {}, said, ())
+    overall = measure_effect(pairs, kind, horizon_ps, step_ps, seed=seed)
+    by_temperature = {
+        kelvin: measure_effect(
+            [pair for pair in pairs if pair[0].temperature_K == kelvin],
+            kind,
+            horizon_ps,
+            step_ps,
+            seed=seed,
         )
+        for kelvin in sorted({a.temperature_K for a, _ in pairs})
+    }
+    return KindComparison(
+        kind=kind,
+        failures=failures,
+        not_followed=ended,
+        overall=overall,
+        by_temperature=by_temperature,
+        verdict=verdict(overall.ratio, failures, names),
+        notes=(
+            *doubts(overall.ratio),
+            *_censoring_notes(overall, ended, horizon_ps, names),
+        ),
+    )
 
 
-def _by_key(
-    replicas: Sequence[Replica], name: str
-) -> dict[tuple[int, float, int], Replica]:
-    table: dict[tuple[int, float, int], Replica] = {}
-    for replica in replicas:
-        if replica.key in table:
-            raise UserError(
-                f"expected every structure, temperature and seed once, got structure "
-                f"{replica.structure} at {replica.temperature_K:g} K with seed "
-                f"{replica.seed} twice in {name}; the result file is damaged"
+def measure_effect(
+    pairs: Pairs, kind: str, horizon_ps: float, step_ps: float, *, seed: int = 0
+) -> Effect:
+    """Time ratio and score difference of paired replicas."""
+    sides = [[pair[i] for pair in pairs] for i in (0, 1)]
+    first, second = (event_table(side, horizon_ps, kind) for side in sides)
+    structures = [r.structure for r in sides[0]]
+    kelvins = [r.temperature_K for r in sides[0]]
+    tau = min(follow_up(times, horizon_ps) for times in (first, second))
+    return Effect(
+        n_pairs=len(pairs),
+        n_structures=len(set(structures)),
+        failures=(int(first.failed.sum()), int(second.failed.sum())),
+        ratio=time_ratio(
+            PairedTimes(
+                first,
+                second,
+                unit=np.unique(structures, return_inverse=True)[1],
+                stratum=np.unique(kelvins, return_inverse=True)[1],
+                horizon=horizon_ps,
+                step=step_ps,
             )
-        table[replica.key] = replica
-    return table
+        ),
+        tau_ps=tau,
+        difference=score_difference(
+            first, second, tau, clusters=cluster_labels(sides[0])[0], seed=seed
+        ),
+    )
+
+
+def _not_followed(
+    failures: tuple[int, int],
+    ended: tuple[int, int],
+    names: tuple[str, str],
+    wider: bool,
+) -> str:
+    n_failed, n_ended = (
+        f"{a} of {names[0]} and {b} of {names[1]}" for a, b in (failures, ended)
+    )
+    if wider:
+        return (
+            f"not followed: {n_failed} had an event, and {n_ended} were stopped before "
+            "the looser limits were reached; run md with these limits to compare"
+        )
+    stopped = " and ".join(name for name, n in zip(names, ended, strict=True) if n)
+    return (
+        f"not followed: {n_failed} exploded, and an unphysical geometry ended "
+        f"{n_ended} before; run md with --until explosion for {stopped} to compare"
+    )
 
 
 def _side_notes(run: RunResult, n_used: int, name: str) -> list[str]:
@@ -259,37 +250,38 @@ def _side_notes(run: RunResult, n_used: int, name: str) -> list[str]:
     if len(run.replicas) > n_used:
         unused = counted(len(run.replicas) - n_used, "replica")
         notes.append(f"{unused} of {name} without a partner: not used")
-    if not run.complete:
-        notes.append(f"{name} is not complete: run the same command again to resume")
+    if not run.complete and run.source is None:
+        notes.append(f"{name} is not complete: rerun the same command to resume")
+    elif not run.complete:
+        notes.append(f"{name} is not complete: some of its runs had no frames")
     return notes
 
 
-def _pair_notes(
-    pairs: Sequence[tuple[Replica, Replica]],
-    horizon_ps: float,
-    tau_ps: float,
-    resampled: str,
-) -> list[str]:
-    notes = []
+def _name_notes(pairs: Pairs) -> list[str]:
     if any(
         a.structure_name != b.structure_name
         and None in (a.structure_sha256, b.structure_sha256)
         for a, b in pairs
     ):
-        notes.append(
-            "the starting structures have different names in the two runs: make sure "
+        return [
+            "the start structures have different names in the two runs: make sure "
             "that they are the same"
-        )
-    if tau_ps < horizon_ps:
+        ]
+    return []
+
+
+def _censoring_notes(
+    overall: Effect, ended: tuple[int, int], horizon_ps: float, names: tuple[str, str]
+) -> list[str]:
+    notes = [
+        f"{counted(n, 'replica')} of {name} exploded before the geometry was "
+        "unphysical: censored there"
+        for n, name in zip(ended, names, strict=True)
+        if n
+    ]
+    if overall.tau_ps < horizon_ps:
         notes.append(
             f"not followed to the horizon of {horizon_ps:g} ps: compared over the "
-            f"first {tau_ps:g} ps"
-        )
-    if resampled == "replicas":
-        n = len({a.structure for a, _ in pairs})
-        notes.append(
-            f"the interval resamples pairs of replicas: from "
-            f"{counted(n, 'starting structure')} it cannot cover the choice of "
-            "structures"
+            f"first {overall.tau_ps:g} ps"
         )
     return notes

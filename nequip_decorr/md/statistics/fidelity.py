@@ -1,8 +1,8 @@
 """Accuracy beside stability: pair distributions and temperature of the stable part.
 
-A wrong model can be stable. So what was simulated before any failure is compared with
-a reference trajectory, or a table of pair distributions, and its temperature with the
-canonical distribution.
+A wrong model can be stable. Therefore the part of each trajectory before any failure is
+compared with a reference trajectory, or a table of pair distributions, and its
+temperature with the canonical distribution.
 """
 
 from __future__ import annotations
@@ -20,14 +20,10 @@ from nequip_decorr.errors import UserError
 from nequip_decorr.md.frames import Array
 from nequip_decorr.md.protocol import degrees_of_freedom
 from nequip_decorr.md.results import Replica, RunResult, save
+from nequip_decorr.md.statistics.blocks import N_BLOCKS
 from nequip_decorr.md.statistics.drift import WARM_UP_FRACTION
-from nequip_decorr.md.statistics.rdf import (
-    N_BLOCKS,
-    compare_distributions,
-    pair_distributions,
-    partial_cover,
-    read_reference,
-)
+from nequip_decorr.md.statistics.rdf import pair_distributions, read_reference
+from nequip_decorr.md.statistics.rdf_error import compare_distributions, partial_cover
 
 
 @dataclass(frozen=True)
@@ -35,11 +31,12 @@ class TemperatureCheck:
     """Mean and spread of the temperature at one thermostat setting.
 
     Attributes:
-        target_K: what the thermostat was set to.
+        target_K: thermostat setting.
         mean_K: mean over the stable part of all replicas.
-        mean_error_K: its standard error, from five blocks of each replica's trace.
+        mean_error_K: its standard error, from the spread between replicas; from five
+            blocks of the trace if there is only one.
         sigma_K: standard deviation about ``mean_K``.
-        sigma_canonical_K: ``T sqrt(2 / Ndof)``, that of a canonical ensemble.
+        sigma_canonical_K: ``T sqrt(2 / Ndof)``, the value for a canonical ensemble.
         n_samples: recorded temperatures.
     """
 
@@ -56,7 +53,7 @@ def temperature_check(
     target_K: float,
     ensemble: str,
 ) -> TemperatureCheck | None:
-    """Temperature of the stable part of the replicas at one target, None if too short.
+    """Temperature of the stable part at one target temperature; None if too short.
 
     The first 20 % of each trace is warm-up.
     """
@@ -67,14 +64,13 @@ def temperature_check(
     ]
     if not traces:
         return None
-    pooled = np.concatenate([t for t, _ in traces])
-    blocks = np.array(
-        [
-            block.mean()
-            for t, _ in traces
-            for block in np.array_split(t, min(N_BLOCKS, len(t)))
-        ]
-    )
+    series = [t for t, _ in traces]
+    pooled = np.concatenate(series)
+    # samples of one replica are correlated: its sum is one independent value
+    blocks = np.array_split(pooled, min(N_BLOCKS, len(pooled)))
+    groups = series if len(series) > 1 else blocks
+    sums = np.array([float((t - pooled.mean()).sum()) for t in groups])
+    error = np.sqrt(len(sums) / (len(sums) - 1) * (sums @ sums)) / len(pooled)
     weights = [len(t) for t, _ in traces]
     variance = np.average(
         [2 / degrees_of_freedom(n, ensemble) for _, n in traces], weights=weights
@@ -82,7 +78,7 @@ def temperature_check(
     return TemperatureCheck(
         target_K=target_K,
         mean_K=float(pooled.mean()),
-        mean_error_K=float(blocks.std(ddof=1) / np.sqrt(len(blocks))),
+        mean_error_K=float(error),
         sigma_K=float(np.sqrt(np.mean((pooled - pooled.mean()) ** 2))),
         sigma_canonical_K=float(target_K * np.sqrt(variance)),
         n_samples=len(pooled),
@@ -92,25 +88,24 @@ def temperature_check(
 def measure_fidelity(
     result: RunResult, folder: Path, reference: Path | None
 ) -> dict[str, Any]:
-    """What goes into ``RunResult.fidelity``: plain types, ready for JSON.
+    """Content of ``RunResult.fidelity``, in plain types ready for JSON.
 
     Args:
         result: the run.
-        folder: of the result file, to which the paths of its trajectories are
-            relative.
+        folder: folder of the result file, to which its trajectory paths are relative.
         reference: a trajectory, or a table (``.csv``, ``.dat`` or ``.txt``, see
-            :func:`read_table`); None compares the temperatures alone.
+            :func:`read_table`); None compares only the temperatures.
 
     Returns:
         ``temperature``: a list of :class:`TemperatureCheck`, empty without thermostat;
         ``reference``: its path or None; ``distributions``: a list, for each formula
-        and temperature (K) its ``kind``, ``n_frames`` and ``pairs``, the
-        :class:`~nequip_decorr.md.statistics.rdf.PairError` of each element pair;
+        and temperature (K) its ``kind``, ``n_frames``, ``window_ps`` (times of the
+        first and the last frame) and ``pairs``, the
+        :class:`~nequip_decorr.md.statistics.rdf_error.PairError` of each element pair;
         ``notes``: what is missing and why.
 
     Raises:
-        UserError: no such reference or trajectory.
-        UserError: one that cannot be read as what it should be.
+        UserError: if the reference or a trajectory is missing or cannot be read.
     """
     temperatures: list[dict[str, Any]] = []
     distributions: list[dict[str, Any]] = []
@@ -154,7 +149,7 @@ def _compared_frames(
     for replica in result.replicas:
         if replica.trajectory is not None:
             groups.setdefault((replica.formula, replica.temperature_K), []).extend(
-                stable_frames(folder / replica.trajectory, replica)
+                frames_between(folder / replica.trajectory, *stable_window(replica))
             )
     known = read_reference(reference)
     distributions: list[dict[str, Any]] = []
@@ -177,6 +172,7 @@ def _compared_frames(
                 "temperature_K": kelvin,
                 "kind": model.kind,
                 "n_frames": model.n_frames,
+                "window_ps": list(times_of(frames)),
                 "pairs": {name: asdict(error) for name, error in errors.items()},
             }
         )
@@ -189,11 +185,11 @@ def _compared_frames(
     return distributions, notes
 
 
-def stable_frames(path: Path, replica: Replica) -> list[Atoms]:
-    """Recorded frames of a replica, after the warm-up and before its failure.
+def frames_between(path: Path, start_ps: float, end_ps: float) -> list[Atoms]:
+    """Recorded frames from one time on, up to (not at) another.
 
     Raises:
-        UserError: a frame without ``time_ps`` in its info.
+        UserError: if a frame has no ``time_ps`` in its info.
     """
     frames = ase.io.read(path, index=":")
     if not all("time_ps" in atoms.info for atoms in frames):
@@ -201,17 +197,25 @@ def stable_frames(path: Path, replica: Replica) -> list[Atoms]:
             f"expected time_ps in the info of every frame of {path}, got a frame "
             "without; give the trajectory that the run recorded"
         )
-    start, end = _stable_window(replica)
-    return [atoms for atoms in frames if start <= atoms.info["time_ps"] < end]
+    return [atoms for atoms in frames if start_ps <= atoms.info["time_ps"] < end_ps]
 
 
-def _stable_window(replica: Replica) -> tuple[float, float]:
-    end = replica.time_ps if replica.failed else np.inf
-    return WARM_UP_FRACTION * replica.time_ps, end
+def times_of(frames: Sequence[Atoms]) -> tuple[float, float]:
+    """Times of the first and of the last of recorded frames, ps."""
+    times = [float(atoms.info["time_ps"]) for atoms in frames]
+    return min(times), max(times)
+
+
+def stable_window(replica: Replica) -> tuple[float, float]:
+    """From the end of the warm-up to the failure, ps."""
+    first = replica.first
+    if first is None:
+        return WARM_UP_FRACTION * replica.time_ps, np.inf
+    return WARM_UP_FRACTION * first.time_ps, first.time_ps
 
 
 def _stable_temperatures(replica: Replica) -> Array:
-    start, end = _stable_window(replica)
+    start, end = stable_window(replica)
     time = np.array(replica.trace.time_ps)
     kept: Array = np.array(replica.trace.temperature_K)[(time >= start) & (time < end)]
     return kept

@@ -1,7 +1,7 @@
-"""Stability of a model: survival curve, score and hazard with their intervals.
+"""Stability of a model: survival curve, score and hazard, with intervals.
 
 Times are right-censored: a replica that reached the horizon, or was interrupted, has
-survived *at least* that long. scipy does the Kaplan-Meier estimate.
+survived *at least* that long. The Kaplan-Meier estimate is scipy's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from nequip_decorr.errors import UserError
 from nequip_decorr.md.frames import Array
 from nequip_decorr.md.results import Replica
 from nequip_decorr.md.statistics.score import (
@@ -27,6 +26,17 @@ from nequip_decorr.md.statistics.score import (
     score_interval,
     zero_failure_bound,
 )
+from nequip_decorr.md.statistics.times import event_table, follow_up, not_followed
+from nequip_decorr.wording import counted
+
+#: What a reader must know where events of the other kind ended replicas.
+_NOT_FOLLOWED = {
+    "unphysical": "{n} exploded before any geometry was unphysical: censored there",
+    "explosion": "{n} not followed beyond an unphysical geometry: censored there, so "
+    "later explosions are unknown",
+    "not_followed": "{n} rejudged under looser limits than those that ended the run: "
+    "censored there, so what came after is unknown",
+}
 
 
 @dataclass(frozen=True)
@@ -47,34 +57,40 @@ class Curve:
 
 @dataclass(frozen=True)
 class Survival:
-    """Stability of a model, estimated from a set of replicas.
+    """How long a model goes without an event of one kind, from a set of replicas.
 
     Attributes:
+        kind: kind of event, one of :data:`nequip_decorr.md.results.KINDS`. Below,
+            "failed" means having had such an event.
         n_replicas: replicas that were started.
-        n_structures: different starting structures among them.
+        n_structures: different start structures among them.
         n_failures: replicas that failed.
-        n_lost: replicas censored before the horizon without a failure.
+        n_not_followed: replicas censored where an event of the other kind ended them.
+        n_lost: replicas censored before the horizon for any other reason.
         horizon_ps: the protocol's horizon.
-        tau_ps: the time up to which score and survival are taken: the horizon, or the
-            longest follow-up when no replica was followed that far.
+        tau_ps: time up to which score and survival are evaluated: the horizon, or the
+            longest follow-up if no replica reached the horizon.
         score: restricted mean survival time / ``tau_ps``, in [0, 1].
         resampled: ``structures`` or ``replicas``: the clusters of the bootstrap.
         survival_at_tau: Kaplan-Meier survival at ``tau_ps``.
-        median_ps: time at which half have failed; None when that was not reached.
-        hazard_upper_per_ps: one-sided 95 % upper bound of failures / total time; None
-            when the total time is zero.
-        hazard_upper_per_atom_ps: that of failures / total of (time x atoms), in
+        median_ps: time at which half have failed; None if not reached.
+        hazard_upper_per_ps: one-sided 95 % upper bound on failures / total time; None
+            if the total time is zero.
+        hazard_upper_per_atom_ps: the same for failures / total of (time x atoms), in
             1/(atom ps).
         causes: failures by cause.
-        censored: replicas without failure by the reason for which they stopped.
+        censored: replicas without failure, by the reason why they stopped (the kind of
+            event if the other kind ended them).
         curve: the Kaplan-Meier curve.
         times_ps: when the replicas failed or were censored, sorted.
-        notes: what a reader must know to read the numbers, one sentence each.
+        notes: caveats for reading the numbers, one sentence each.
     """
 
+    kind: str
     n_replicas: int
     n_structures: int
     n_failures: int
+    n_not_followed: int
     n_lost: int
     horizon_ps: float
     tau_ps: float
@@ -94,34 +110,46 @@ class Survival:
 def estimate_survival(
     replicas: Sequence[Replica],
     horizon_ps: float,
+    kind: str,
     *,
     seed: int = 0,
 ) -> Survival:
     """Summarise replicas: score, S(tau), median, hazard, causes (see `Survival`).
 
     Args:
-        replicas: the replicas of one run, or of one of its temperatures.
+        replicas: replicas of one run, or of one of its temperatures.
         horizon_ps: time after which a survivor is censored, ps.
+        kind: kind of event, one of :data:`nequip_decorr.md.results.KINDS`.
         seed: seed of the bootstrap; the same seed gives the same interval.
 
     Raises:
         UserError: no replica, or a horizon or a time that is no finite number >= 0.
     """
-    time, failed = event_table(replicas, horizon_ps)
+    times = event_table(replicas, horizon_ps, kind)
+    time, failed = times
     clusters, resampled = cluster_labels(replicas)
-    tau = follow_up(time, failed, horizon_ps)
+    tau = follow_up(times, horizon_ps)
     atoms = np.array([r.n_atoms for r in replicas], dtype=float)
-    causes = Counter(r.failure.cause for r in replicas if r.failure is not None)
-    censored = Counter(r.censored_by or "unknown" for r in replicas if not r.failed)
+    early = ~failed & (time < horizon_ps)
+    causes, censored = Counter[str](), Counter[str]()
+    for replica, happened, stopped in zip(replicas, failed, early, strict=True):
+        event = replica.event(kind)
+        if event is not None and happened:
+            causes[event.cause] += 1
+        else:
+            censored[_why_censored(replica) if stopped else "horizon"] += 1
+    n_not_followed = int((early & not_followed(replicas, kind)).sum())
     n_failures = int(failed.sum())
     result = Survival(
+        kind=kind,
         n_replicas=len(replicas),
         n_structures=len({r.structure for r in replicas}),
         n_failures=n_failures,
-        n_lost=int((~failed & (time < horizon_ps)).sum()),
+        n_not_followed=n_not_followed,
+        n_lost=int(early.sum()) - n_not_followed,
         horizon_ps=horizon_ps,
         tau_ps=tau,
-        score=score_interval(time, failed, tau, clusters=clusters, seed=seed),
+        score=score_interval(times, tau, clusters=clusters, seed=seed),
         resampled=resampled,
         survival_at_tau=survival_interval(time, failed, tau),
         median_ps=median_time(time, failed),
@@ -134,39 +162,6 @@ def estimate_survival(
         notes=(),
     )
     return replace(result, notes=_notes(result))
-
-
-def event_table(
-    replicas: Sequence[Replica], horizon_ps: float
-) -> tuple[Array, NDArray[np.bool_]]:
-    """Times (ps) and whether each ended in a failure, checked; both of shape (n,)."""
-    if not 0 < horizon_ps < np.inf:
-        raise UserError(f"expected a horizon > 0 ps, got {horizon_ps}")
-    if not replicas:
-        raise UserError("expected at least one replica, got none; run some first")
-    time = np.array([r.time_ps for r in replicas], dtype=float)
-    good = (time >= 0) & (time < np.inf)
-    if not good.all():
-        bad = replicas[int(np.argmin(good))]
-        raise UserError(
-            f"expected times >= 0 ps, got {bad.time_ps} in replica {bad.index}; the "
-            "result file is damaged"
-        )
-    failed = np.array([r.failed for r in replicas], dtype=bool)
-    # steps do not divide every horizon: the last one may end a hair before or after it
-    near = np.abs(time - horizon_ps) <= 1e-9 * horizon_ps
-    return np.where(near, horizon_ps, np.minimum(time, horizon_ps)), failed
-
-
-def follow_up(time: Array, failed: NDArray[np.bool_], horizon_ps: float) -> float:
-    """The time up to which the curve is known: the horizon, or the last censoring.
-
-    When the longest-lived replica failed the curve is zero from there on, which is
-    known up to the horizon.
-    """
-    last = float(time.max())
-    all_failed = bool(failed[time == last].all())
-    return horizon_ps if all_failed or last <= 0 else last
 
 
 def kaplan_meier(time: Array, failed: NDArray[np.bool_], tau: float) -> Curve:
@@ -192,12 +187,12 @@ def kaplan_meier(time: Array, failed: NDArray[np.bool_], tau: float) -> Curve:
 def survival_interval(time: Array, failed: NDArray[np.bool_], at: float) -> Interval:
     """Survival at one time with a 95 % interval.
 
-    While nobody was censored before ``at``, survival is a binomial proportion and the
-    interval is Clopper and Pearson's exact one; when nobody (or everybody) has failed
-    the other limit is trivial and the exact one-sided bound ``0.05^(1/n)`` is given.
-    After a censoring it is Greenwood's on the log-log scale (``scipy.stats.ecdf``).
-    Replicas count as independent: a clustering by structure is not in this interval
-    but in the score's.
+    If no replica was censored before ``at``, survival is a binomial proportion and the
+    interval is the exact one of Clopper and Pearson. If none (or all) have failed, one
+    limit is trivial and the other is the exact one-sided bound ``0.05^(1/n)``. After
+    censoring, the interval is Greenwood's on the log-log scale (``scipy.stats.ecdf``).
+    Replicas are treated as independent; clustering by structure enters only the score's
+    interval.
     """
     lost = ~failed & (time < at)
     value = float(_ecdf(time, failed).evaluate(at))
@@ -233,7 +228,7 @@ def median_time(time: Array, failed: NDArray[np.bool_]) -> float | None:
 
 
 def hazard_bound(n_failures: int, exposure: float) -> float | None:
-    """One-sided 95 % upper bound of failures per exposure.
+    """One-sided 95 % upper bound on failures per exposure.
 
     It is ``chi2_{0.95, 2d+2} / (2 T)`` for d failures in exposure T, exact for a
     constant hazard; with d = 0 it is about 3 / T. None without exposure.
@@ -244,7 +239,7 @@ def hazard_bound(n_failures: int, exposure: float) -> float | None:
 
 
 def describe_score(survival: Survival) -> str:
-    """The headline in words: score, interval, and what it was resampled over."""
+    """The headline in words: score and interval, or the bound without failures."""
     score = survival.score
     if survival.n_failures == 0 and _clustered(survival):
         return (
@@ -260,25 +255,21 @@ def describe_score(survival: Survival) -> str:
             f"{survival.tau_ps:g} ps: with 95 % confidence "
             f"S({survival.tau_ps:g} ps) >= {survival.survival_at_tau.low:.2f}"
         )
+    share = "more than 99" if score.value > 0.99 else f"{100 * score.value:.0f}"
     return (
         f"score {score.value:.2f} [{score.low:.2f}, {score.high:.2f}]: on average a "
-        f"replica survived {100 * score.value:.0f} % of {survival.tau_ps:g} ps; "
+        f"replica survived {share} % of {survival.tau_ps:g} ps; "
         f"{survival.n_failures} of {survival.n_replicas} failed"
     )
 
 
-def counted(n: int, noun: str) -> str:
-    """``1 replica``, ``2 replicas``."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def survival_by_temperature(
-    replicas: Sequence[Replica], horizon_ps: float
+    replicas: Sequence[Replica], horizon_ps: float, kind: str
 ) -> dict[float, Survival]:
     """:func:`estimate_survival` of each temperature (K), coldest first."""
     return {
         kelvin: estimate_survival(
-            [r for r in replicas if r.temperature_K == kelvin], horizon_ps
+            [r for r in replicas if r.temperature_K == kelvin], horizon_ps, kind
         )
         for kelvin in sorted({r.temperature_K for r in replicas})
     }
@@ -289,6 +280,12 @@ def _clustered(result: Survival) -> bool:
     return result.resampled == "structures" and result.n_structures < result.n_replicas
 
 
+def _why_censored(replica: Replica) -> str:
+    if replica.censored_by is not None or replica.first is None:
+        return replica.censored_by or "unknown"
+    return replica.first.kind
+
+
 def _notes(result: Survival) -> tuple[str, ...]:
     notes = []
     if result.tau_ps < result.horizon_ps:
@@ -296,6 +293,12 @@ def _notes(result: Survival) -> tuple[str, ...]:
             f"no replica was followed to the horizon of {result.horizon_ps:g} ps; "
             f"score and survival are those of the first {result.tau_ps:g} ps"
         )
+    n_wider = result.censored.get("not_followed", 0)
+    if result.n_not_followed > n_wider:
+        n_other = result.n_not_followed - n_wider
+        notes.append(_NOT_FOLLOWED[result.kind].format(n=n_other))
+    if n_wider:
+        notes.append(_NOT_FOLLOWED["not_followed"].format(n=n_wider))
     if result.n_lost:
         notes.append(
             f"{counted(result.n_lost, 'replica')} stopped before the horizon without "
@@ -311,7 +314,7 @@ def _notes(result: Survival) -> tuple[str, ...]:
     if result.resampled == "replicas":
         notes.append(
             "the score's interval resamples replicas: from "
-            f"{counted(result.n_structures, 'starting structure')} (fewer than "
+            f"{counted(result.n_structures, 'start structure')} (fewer than "
             f"{MIN_STRUCTURES}) it cannot cover the choice of structures"
         )
     elif _clustered(result):

@@ -2,73 +2,99 @@
 
 from __future__ import annotations
 
-from nequip_decorr.md.statistics.logrank import LogRank
-from nequip_decorr.md.statistics.score import Interval
-from nequip_decorr.md.statistics.survival import counted
+from collections.abc import Mapping
 
-#: With fewer pairs no outcome is unlikely enough: all six of six in favour of one
-#: model has a probability of 2 * 0.5^6 = 0.03 if there is no difference, five 0.06.
-MIN_PAIRS = 6
+from nequip_decorr.md.results import KINDS
+from nequip_decorr.md.statistics.time_ratio import TimeRatio
+from nequip_decorr.md.statistics.units import MIN_UNITS
+from nequip_decorr.md.statistics.wording import p_words, ratio_words
+from nequip_decorr.wording import counted
 
-#: A log-rank test below this speaks where the score's interval does not. Half of 5 %,
-#: because two tests get two chances.
-LOG_RANK_LEVEL = 0.025
+#: Sign-flip p-values from here on do not support a verdict of the interval.
+LEVEL = 0.05
 
-#: With fewer pairs its normal distribution is off: all six of six has z = 2.45, which
-#: it takes for 0.014, and a probability of 0.03.
-MIN_PAIRS_LOG_RANK = 7
+#: What a comparison of two models says nothing about. The share is that of 1494
+#: comparisons in the benchmark on hafnium oxide.
+NOT_THE_RECIPE = (
+    "this compares these two models, not the recipes used to train them: two "
+    "training seeds of one recipe differ in about 60 % of such comparisons"
+)
+
+#: Events of each kind, in words.
+EVENTS = {"unphysical": "unphysical geometries", "explosion": "explosions"}
+
+#: What a longer time to an event of each kind means.
+LATER = {
+    "unphysical": "{} keeps a physical geometry for longer",
+    "explosion": "{} explodes later",
+}
 
 
-def verdict(
-    difference: Interval,
-    log_rank: LogRank,
-    n_pairs: int,
-    names: tuple[str, str],
-    *,
-    early: bool = True,
-) -> str:
-    """A winner only where the interval excludes zero or the log-rank test is clear.
-
-    The score is the mean share of the horizon, and its interval leaves room for
-    replicas that might have survived to the end. Models that all fail in the first
-    percent of the horizon differ little in it, however surely one fails first; the test
-    of the rates of failure shows it.
+def verdict(ratio: TimeRatio, failures: tuple[int, int], names: tuple[str, str]) -> str:
+    """A winner if and only if the interval of the time ratio excludes one.
 
     Args:
-        difference: of the scores.
-        log_rank: of the same pairs.
-        n_pairs: how many.
-        names: of both models.
-        early: whether both survive less than half of the horizon.
+        ratio: ratio of the times to failure, first / second.
+        failures: number of failures of the first and the second model.
+        names: names of both models.
     """
-    numbers = (
-        f"score difference {difference.value:+.2f} "
-        f"[{difference.low:+.2f}, {difference.high:+.2f}]"
-    )
-    if n_pairs < MIN_PAIRS:
+    if ratio.units < MIN_UNITS:
         return (
-            f"no verdict: {counted(n_pairs, 'pair')}, at least {MIN_PAIRS} are needed "
-            f"to compare {names[0]} and {names[1]}; {numbers}"
+            f"no verdict: {counted(ratio.units, 'structure')}, at least {MIN_UNITS} "
+            f"are needed to compare {names[0]} and {names[1]}"
         )
-    if difference.low > 0:
-        return f"{names[0]} is more stable than {names[1]}: {numbers}"
-    if difference.high < 0:
-        return f"{names[1]} is more stable than {names[0]}: {numbers}"
-    p_value, z = log_rank.p_value, log_rank.z
-    enough = n_pairs >= MIN_PAIRS_LOG_RANK
-    if enough and p_value is not None and z is not None and p_value < LOG_RANK_LEVEL:
-        slower, faster = names if z < 0 else names[::-1]
-        advice = (
-            "compare the medians, or shorten the horizon"
-            if early
-            else "a longer horizon would show it"
+    if not any(failures):
+        return f"no event in {names[0]} or {names[1]}: no difference shown"
+    if ratio.longer is None:
+        why = _why_open(ratio, failures, names)
+        return f"no difference shown between {names[0]} and {names[1]}: {why}"
+    better, worse = names if ratio.longer == 0 else names[::-1]
+    factor = ratio_words(ratio if ratio.longer == 0 else ratio.inverse)
+    return f"{better} is more stable than {worse}: it lasts {factor} times as long"
+
+
+def _why_open(
+    ratio: TimeRatio, failures: tuple[int, int], names: tuple[str, str]
+) -> str:
+    """Why the interval of a time ratio does not exclude one."""
+    if ratio.low is None and ratio.high is None:
+        n_events = " and ".join(
+            f"{n} in {name}" for n, name in zip(failures, names, strict=True)
         )
+        return f"too few events for a time ratio ({n_events})"
+    if ratio.value is None:
+        return f"the time ratio is only known to be {ratio_words(ratio)}"
+    return f"the interval of the time ratio, {ratio_words(ratio)}, includes 1"
+
+
+def doubts(ratio: TimeRatio) -> list[str]:
+    """A note if the exact test over structures does not support the winner."""
+    p_value = ratio.sign_flip_p
+    if ratio.longer is None or p_value is None or p_value < LEVEL:
+        return []
+    return [
+        "a close call: the exact sign-flip test over structures gives p = "
+        f"{p_words(p_value)}"
+    ]
+
+
+def agreement(longer: Mapping[str, int | None], names: tuple[str, str]) -> str | None:
+    """How the verdicts for the two kinds of event differ; None if they agree.
+
+    Args:
+        longer: by kind of event, 0 or 1 for the model shown to last longer, or None;
+            only kinds that were followed and happened.
+        names: of both models.
+    """
+    if set(longer) != set(KINDS) or len(set(longer.values())) == 1:
+        return None
+    shown = {kind: names[index] for kind, index in longer.items() if index is not None}
+    if len(shown) == 1:
+        ((kind, name),) = shown.items()
+        (other,) = set(KINDS) - {kind}
         return (
-            f"{slower} fails at a lower rate than {faster} on these structures "
-            f"(log-rank p = {p_value:.1g}), but the share of the horizon that it "
-            f"survives is not shown to be larger: {numbers}; {advice}"
+            f"the two kinds differ: {LATER[kind].format(name)}, but {EVENTS[other]} "
+            "show no difference"
         )
-    return (
-        f"no difference shown between {names[0]} and {names[1]}: {numbers}; the "
-        "interval does not exclude either order"
-    )
+    said = ", ".join(LATER[kind].format(name) for kind, name in shown.items())
+    return f"the two kinds disagree: {said}"

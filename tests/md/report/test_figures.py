@@ -26,7 +26,7 @@ from tests.support.synthetic import replica, run
 
 def survival_of(**options):
     result = run(**options)
-    return estimate_survival(result.replicas, result.horizon_ps)
+    return estimate_survival(result.replicas, result.horizon_ps, "unphysical")
 
 
 def texts(figure):
@@ -56,19 +56,20 @@ def test_replicas_at_risk():
             replica(2, time_ps=10.0),
         ],
         10.0,
+        "unphysical",
     )
     times = (0.0, 2.0, 2.1, 4.0, 4.1, 10.0)
     assert [at_risk(survival, t) for t in times] == [3, 3, 2, 2, 1, 1]
     # written under the ticks 0, 2, 4, 6, 8 and 10 ps
     shown = texts(survival_figure({"a": survival}))
-    assert shown == ["still running", "3", "3", "2", "1", "1", "1"]
+    assert shown == ["still followed", "3", "3", "2", "1", "1", "1"]
 
 
 def test_labels_are_taken_literally(tmp_path):
     figure = survival_figure({"_a$b": survival_of(), "$x": survival_of(seed=3)})
     figure.savefig(tmp_path / "a.png")
     shown = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
-    assert shown[0].endswith(r"failed: _a\$b")
+    assert shown[0].endswith(r": _a\$b")
 
 
 # --- traces --------------------------------------------------------------------------
@@ -81,7 +82,7 @@ def test_an_explosion_does_not_flatten_the_rest():
             r,
             trace=replace(r.trace, temperature_K=(*r.trace.temperature_K[:-1], 1e9)),
         )
-        if r.failed
+        if r.first
         else r
         for r in result.replicas
     )
@@ -171,6 +172,14 @@ def test_every_atom_is_drawn_and_the_failing_are_named(tmp_path):
 def test_one_failing_atom_shows_its_nearest_neighbours():
     atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(2)
     assert texts(neighbourhood_figure(atoms, [3]))[1:] == ["2.82 Å"] * 3
+
+
+def test_few_atoms_of_a_cell_that_has_collapsed():
+    """A sphere of 4 A would have 23000 copper atoms in it."""
+    atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+    atoms.set_cell(0.1 * atoms.cell.array, scale_atoms=True)
+    around = neighbourhood(atoms, [0])
+    assert 50 < len(around.indices) < 200
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,12 @@ def clock(monkeypatch):
     return clock
 
 
-def shown(steps, clock, *, terminal, then=None, after_s=40.0):
+def shown(steps, clock, *, terminal, events=None, then=None, after_s=40.0):
     """What a display writes from its start to ``after_s`` later."""
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=100)
-    display = Display(steps, n_steps=100, timestep_fs=2.0, console=console)
+    events = events or [0] * len(steps)
+    display = Display(steps, events, n_steps=100, timestep_fs=2.0, console=console)
     with display:
         steps[:] = then or steps
         clock.now += after_s
@@ -39,9 +40,11 @@ def shown(steps, clock, *, terminal, then=None, after_s=40.0):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_who_is_left(clock, terminal):
-    # one runs at step 50, one waits, one survived, two failed
-    _, text = shown([50, 0, ~100, ~30, ~99], clock, terminal=terminal)
-    assert "2 of 5 replicas to finish, 2 failed" in text
+    # one runs at step 50 after an overlap, one waits, one survived, one had an overlap
+    # and exploded, one exploded
+    steps, events = [50, 0, ~100, ~30, ~99], [1, 0, 0, 3, 2]
+    _, text = shown(steps, clock, terminal=terminal, events=events)
+    assert "2 of 5 replicas to finish, 2 unphysical, 2 exploded" in text
 
 
 def test_the_share_that_is_done(clock):
@@ -71,7 +74,7 @@ def test_lines_are_not_written_at_every_step(clock):
 
 
 def test_silence(clock, capsys):
-    display = Display([0], n_steps=1, timestep_fs=1.0, console=None)
+    display = Display([0], [0], n_steps=1, timestep_fs=1.0, console=None)
     with display:
         clock.now += 40.0
         display.refresh()

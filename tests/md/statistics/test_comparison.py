@@ -1,383 +1,278 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
 
-from nequip_decorr.errors import UserError
-from nequip_decorr.md.statistics.comparison import (
-    compare_runs,
-    pair_replicas,
-    score_difference,
-)
-from nequip_decorr.md.statistics.logrank import (
-    LogRank,
-    expected_failures,
-    stratified_log_rank,
-)
-from nequip_decorr.md.statistics.score import Interval
-from nequip_decorr.md.statistics.verdict import (
-    LOG_RANK_LEVEL,
-    MIN_PAIRS,
-    MIN_PAIRS_LOG_RANK,
-    verdict,
-)
-from tests.support.published import HORIZON, PLACEBO, SIX_MP, as_replicas
+from nequip_decorr.md.results import KINDS
+from nequip_decorr.md.statistics.comparison import compare_kind, compare_runs
 from tests.support.synthetic import replica, run
 
 TAU = 10.0
 
 
-# --- log-rank ------------------------------------------------------------------------
+def made(unphysical, explosion, until="explosion", temperatures=(1800.0,), **changes):
+    """A run of structures with events at these times (ps); none from the horizon on.
 
-
-def test_log_rank_of_the_published_example():
-    """Kleinbaum and Klein: 9 observed, 19.25 expected, chi-squared 16.79."""
-    found = stratified_log_rank(
-        as_replicas(SIX_MP, stratified=False),
-        as_replicas(PLACEBO, stratified=False),
-        HORIZON,
-    )
-    assert found.observed == 9
-    assert found.expected == pytest.approx(19.25, abs=0.005)
-    assert found.z**2 == pytest.approx(16.79, abs=0.005)
-    assert found.z < 0
-
-
-def test_stratified_log_rank_of_the_published_example():
-    """Kleinbaum and Klein, three strata: 16.38 expected, chi-squared 10.14."""
-    six_mp, placebo = as_replicas(SIX_MP), as_replicas(PLACEBO)
-    found = stratified_log_rank(six_mp, placebo, HORIZON)
-    assert (found.observed, found.n_strata) == (9, 3)
-    assert found.expected == pytest.approx(16.38, abs=0.005)
-    assert found.z**2 == pytest.approx(10.14, abs=0.005)
-    assert found.p_value == pytest.approx(0.0014, abs=0.0001)
-    for stratum, expected in enumerate([2.91, 7.36, 6.11]):
-        part = stratified_log_rank(
-            [r for r in six_mp if r.structure == stratum],
-            [r for r in placebo if r.structure == stratum],
-            HORIZON,
-        )
-        assert part.expected == pytest.approx(expected, abs=0.005)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_one_stratum_is_scipys(seed):
-    rng = np.random.default_rng(seed)
-    groups = []
-    for rate in (0.1, 0.2):
-        time = rng.exponential(1 / rate, size=15).round(1)
-        groups.append(
-            [
-                replica(i, time_ps=min(t, TAU), cause="overlap" if t < TAU else None)
-                for i, t in enumerate(time)
+    ``until``: the first event, or the explosion, ends a replica.
+    """
+    replicas = []
+    for structure, times in enumerate(zip(unphysical, explosion, strict=True)):
+        for kelvin in temperatures:
+            event = [
+                getattr(replica(0, time_ps=t, cause=cause), kind) if t < TAU else None
+                for t, cause, kind in zip(
+                    times, ("overlap", "blowup"), KINDS, strict=True
+                )
             ]
-        )
-    found = stratified_log_rank(*groups, TAU)
-    samples = [
-        stats.CensoredData(
-            uncensored=[r.time_ps for r in group if r.failed],
-            right=[r.time_ps for r in group if not r.failed],
-        )
-        for group in groups
-    ]
-    expected = stats.logrank(*samples)
-    assert found.z == pytest.approx(expected.statistic, rel=1e-9)
-    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
-
-
-def test_strata_are_sums_of_hypergeometric_draws():
-    rng = np.random.default_rng(8)
-    time = rng.integers(1, 6, size=20).astype(float)
-    failed, first = rng.random(20) < 0.7, rng.random(20) < 0.5
-    mean = variance = 0.0
-    for at in sorted(set(time[failed])):
-        alive = time >= at
-        n, k = int(alive.sum()), int((alive & first).sum())
-        d = int((failed & (time == at)).sum())
-        # all ways of drawing the d that fail from the n at risk
-        law = [comb(k, x) * comb(n - k, d - x) / comb(n, d) for x in range(d + 1)]
-        moments = [sum(p * x**power for x, p in enumerate(law)) for power in (1, 2)]
-        mean += moments[0]
-        variance += moments[1] - moments[0] ** 2
-    assert expected_failures(time, failed, first) == pytest.approx((mean, variance))
-
-
-def test_a_stratum_of_one_group_says_nothing():
-    a = [replica(0, time_ps=1.0, cause="overlap", structure=0)]
-    b = [replica(0, time_ps=1.0, cause="overlap", structure=1)]
-    found = stratified_log_rank(a, b, TAU)
-    assert (found.n_strata, found.z, found.p_value) == (0, None, None)
-
-
-def test_structures_that_differ_do_not_mask_a_model():
-    """Where one structure always fails first only like is compared with like."""
-    a, b = [], []
-    for structure, scale in ((0, 0.01), (1, 1.0)):
-        for seed in range(6):
-            time = scale * (1 + 0.1 * seed)
-            common = {"cause": "overlap", "structure": structure, "seed": seed}
-            a.append(replica(len(a), time_ps=2 * time, **common))
-            b.append(replica(len(b), time_ps=time, **common))
-    stratified = stratified_log_rank(a, b, TAU).z
-    pooled = stratified_log_rank(
-        [replace(r, structure=0) for r in a], [replace(r, structure=0) for r in b], TAU
-    ).z
-    assert stratified < pooled < 0
-
-
-# --- difference of scores ------------------------------------------------------------
-
-
-def pairs_of(times_a, times_b, clusters):
-    return tuple(
-        [
-            replica(
-                i,
-                time_ps=min(t, TAU),
-                cause="overlap" if t < TAU else None,
-                structure=int(clusters[i]),
+            soft, hard = times
+            end = min(times) if until == "first" else hard
+            ended = replica(
+                len(replicas),
+                time_ps=min(end, TAU),
+                structure=structure,
+                seed=0,
+                temperature_K=kelvin,
             )
-            for i, t in enumerate(times)
-        ]
-        for times in (times_a, times_b)
-    )
+            replicas.append(
+                replace(
+                    ended,
+                    unphysical=event[0] if soft <= end else None,
+                    explosion=event[1] if hard <= end else None,
+                    censored_by=None if end < TAU else "horizon",
+                )
+            )
+    base = run(temperatures_K=temperatures)
+    protocol = {**base.protocol, "until": until}
+    return replace(base, replicas=tuple(replicas), protocol=protocol, **changes)
 
 
-def test_difference_of_means_without_censoring():
-    a, b = pairs_of([1, 4, 20, 6], [2, 2, 3, 20], np.arange(4))
-    found, scores, tau = score_difference(a, b, TAU, np.arange(4))
-    assert tau == TAU
-    assert scores == pytest.approx(((1 + 4 + 10 + 6) / 40, (2 + 2 + 3 + 10) / 40))
-    assert found.value == pytest.approx(scores[0] - scores[1])
+def lasting(factor, n=12, seed=0):
+    """Early times that scatter over structures, n of them."""
+    return factor * 0.3 * np.exp(0.3 * np.random.default_rng(seed).normal(size=n))
 
 
-def test_two_models_without_failures_are_not_known_to_be_equal():
-    a, b = pairs_of([20] * 16, [20] * 16, np.arange(16))
-    found, _, _ = score_difference(a, b, TAU, np.arange(16))
-    assert found.value == 0
-    # the bootstrap of half a pseudo-pair: Beta(1/2, 16) has this 97.5 % quantile
-    bound = stats.beta(0.5, 16).ppf(0.975)
-    assert found.high == pytest.approx(bound, abs=0.02)
-    assert found.low == pytest.approx(-bound, abs=0.02)
+NEVER = np.full(12, 20.0)
 
 
-def test_pairing_narrows_the_interval():
-    """What a structure does to both models cancels when it is paired."""
-    rng = np.random.default_rng(0)
-    base = rng.uniform(1, 8, size=60)
-    a, b = pairs_of(base + 1, base, np.arange(60))
-    paired, _, _ = score_difference(a, b, TAU, np.arange(60))
-    a, b = pairs_of(base + 1, rng.permutation(base), np.arange(60))
-    shuffled, _, _ = score_difference(a, b, TAU, np.arange(60))
-    assert paired.value == pytest.approx(0.1)
-    assert paired.value == pytest.approx(shuffled.value)
-    assert paired.high - paired.low < 0.5 * (shuffled.high - shuffled.low)
+# --- verdicts ------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1))
-def test_swapping_the_models_swaps_the_sign(times):
-    a, b = pairs_of(*zip(*times, strict=True), np.arange(len(times)))
-    clusters = np.arange(len(times))
-    forward, _, _ = score_difference(a, b, TAU, clusters)
-    backward, _, _ = score_difference(b, a, TAU, clusters)
-    assert forward.value == pytest.approx(-backward.value, abs=1e-12)
-    assert forward.low == pytest.approx(-backward.high, abs=1e-12)
-    assert -1 <= forward.low <= forward.value <= forward.high <= 1
+def test_the_winner_is_named_with_how_much_longer_it_lasts():
+    first, second = made(lasting(2.0, seed=1), NEVER), made(lasting(1.0), NEVER)
+    found = compare_runs(first, second, ("good", "bad")).kinds["unphysical"]
+    assert found.overall.ratio.value == pytest.approx(2, rel=0.3)
+    assert found.failures == found.overall.failures == (12, 12)
+    assert found.verdict.startswith("good is more stable than bad: it lasts ")
+    value = found.overall.ratio.value
+    assert f"lasts {value:.2f} [" in found.verdict
+    turned = compare_runs(second, first, ("bad", "good")).kinds["unphysical"]
+    assert turned.verdict == found.verdict
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("hazards", "n_structures", "size", "spread"),
-    [((1.0, 1.0), 64, 1, 0.0), ((0.5, 2.0), 64, 1, 0.0), ((1.0, 3.0), 32, 2, 0.5)],
-    ids=["equal", "different", "clusters"],
-)
-def test_coverage_of_the_difference(monkeypatch, hazards, n_structures, size, spread):
-    """Exponential times, hazards of a structure shared by both models."""
-    monkeypatch.setattr("nequip_decorr.md.statistics.score.N_BOOTSTRAP", 800)
-    rng = np.random.default_rng(21)
-    clusters = np.repeat(np.arange(n_structures), size)
-    grid = np.ones(1)
-    if spread:
-        law = stats.gamma(1 / spread, scale=spread)
-        grid = law.ppf((np.arange(20_000) + 0.5) / 20_000)
-    truth = np.mean(
-        [-np.expm1(-h * grid) / (h * grid) for h in hazards], axis=1
-    ) @ np.array([1, -1])
-    held, n_runs = 0, 800
-    for index in range(n_runs):
-        frailty = np.ones(n_structures)
-        if spread:
-            frailty = rng.gamma(1 / spread, spread, size=n_structures)
-        times = [rng.exponential(TAU / (h * frailty[clusters])) for h in hazards]
-        a, b = pairs_of(*times, clusters)
-        found, _, _ = score_difference(a, b, TAU, clusters, seed=index)
-        held += found.low <= truth <= found.high
-    assert 0.93 <= held / n_runs <= 0.97
-
-
-# --- verdict -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("interval", "n_pairs", "words"),
-    [
-        (
-            Interval(0.21, 0.05, 0.37),
-            16,
-            "A is more stable than B: score difference +0.21",
-        ),
-        (
-            Interval(-0.21, -0.37, -0.05),
-            16,
-            "B is more stable than A: score difference -0.21",
-        ),
-        (Interval(0.1, -0.05, 0.3), 16, "no difference shown"),
-        (Interval(0.1, 0.0, 0.3), 16, "no difference shown"),
-        (Interval(0.0, -0.1, 0.1), 16, "no difference shown"),
-        (Interval(0.9, 0.5, 1.0), MIN_PAIRS - 1, "no verdict: 5 pairs"),
-        (Interval(float("nan"), float("nan"), float("nan")), 16, "no difference"),
-    ],
-    ids=["first", "second", "none", "touches", "zero", "few", "nan"],
-)
-def test_verdict_says_no_more_than_the_interval(interval, n_pairs, words):
-    silent = LogRank(8, 8.0, 0.0, 1.0, 16)
-    assert verdict(interval, silent, n_pairs, ("A", "B")).startswith(words)
-
-
-@pytest.mark.parametrize(
-    ("z", "p_value", "words"),
-    [
-        (
-            -3.5,
-            5e-4,
-            "A fails at a lower rate than B on these structures (log-rank p = 0.0005)",
-        ),
-        (
-            3.5,
-            5e-4,
-            "B fails at a lower rate than A on these structures (log-rank p = 0.0005)",
-        ),
-        (-2.1, 0.036, "no difference shown"),
-        (None, None, "no difference shown"),
-    ],
-    ids=["first", "second", "two-chances", "no-failure"],
-)
-def test_verdict_where_only_the_rates_of_failure_tell(z, p_value, words):
-    unsure = Interval(0.02, -0.1, 0.1)
-    assert verdict(unsure, LogRank(16, 9.0, z, p_value, 16), 16, ("A", "B")).startswith(
-        words
-    )
-    sure = Interval(0.2, 0.1, 0.3)
-    assert verdict(sure, LogRank(16, 9.0, z, p_value, 16), 16, ("A", "B")).startswith(
-        "A is more stable"
-    )
-    few = verdict(unsure, LogRank(5, 3.0, z, p_value, 5), 5, ("A", "B"))
-    assert few.startswith("no verdict")
-    six = verdict(unsure, LogRank(6, 3.0, z, p_value, 6), 6, ("A", "B"))
-    assert six.startswith("no difference shown")
-
-
-def test_advice_is_by_when_the_models_fail():
-    unsure, log_rank = Interval(0.02, -0.1, 0.1), LogRank(0, 4.0, -3.5, 5e-4, 16)
-    early = verdict(unsure, log_rank, 16, ("A", "B"), early=True)
-    assert early.endswith("compare the medians, or shorten the horizon")
-    late = verdict(unsure, log_rank, 16, ("A", "B"), early=False)
-    assert late.endswith("a longer horizon would show it")
-
-
-def test_the_normal_distribution_is_right_from_seven_pairs_on():
-    # all pairs in favour of one model: z = sqrt(n), against the sign test
-    for n in (MIN_PAIRS_LOG_RANK - 1, MIN_PAIRS_LOG_RANK):
-        ones = np.ones(n)
-        log_rank = stratified_log_rank(*pairs_of(2 * ones, ones, np.arange(n)), TAU)
-        assert log_rank.z == pytest.approx(-(n**0.5))
-        assert log_rank.p_value < LOG_RANK_LEVEL
-    assert 2 * 0.5**MIN_PAIRS_LOG_RANK < LOG_RANK_LEVEL
-    assert 2 * 0.5 ** (MIN_PAIRS_LOG_RANK - 1) > LOG_RANK_LEVEL
-
-
-def test_early_failures_differ_although_their_share_of_the_horizon_does_not():
-    # all fail within 0.4 ps of 10, each of one model before its partner
-    rng = np.random.default_rng(0)
-    sooner = rng.uniform(0.1, 0.2, size=16)
-    a, b = pairs_of(2 * sooner, sooner, np.arange(16))
-    difference, _, _ = score_difference(a, b, TAU, np.arange(16))
-    assert difference.low < 0 < difference.high
-    log_rank = stratified_log_rank(a, b, TAU)
-    assert verdict(difference, log_rank, 16, ("A", "B")).startswith(
-        "A fails at a lower rate than B"
-    )
-
-
-def test_models_alike_seldom_get_a_verdict():
-    # nominal: 5 % at most over both tests
-    rng = np.random.default_rng(1)
-    verdicts = []
-    for index in range(400):
-        times = rng.exponential(0.2, size=(2, 16))
-        a, b = pairs_of(*times, np.arange(16))
-        difference, _, _ = score_difference(a, b, TAU, np.arange(16), seed=index)
-        found = verdict(difference, stratified_log_rank(a, b, TAU), 16, ("A", "B"))
-        verdicts.append(not found.startswith("no difference"))
-    assert np.mean(verdicts) <= 0.05
-
-
-def test_fewer_pairs_could_not_be_significant():
-    assert 2 * 0.5**MIN_PAIRS < 0.05 < 2 * 0.5 ** (MIN_PAIRS - 1)
-
-
-def test_a_clear_difference_is_shown_and_an_absent_one_is_not():
-    good = run(hazard_per_ps=0.02, n_structures=16, seed=1)
-    bad = run(hazard_per_ps=0.5, n_structures=16, seed=2)
-    found = compare_runs(good, bad, ("good", "bad"))
-    assert found.verdict.startswith("good is more stable than bad")
-    assert found.log_rank.z < 0
-    assert found.log_rank.p_value < 1e-3
-    assert found.n_pairs == 32
-    assert found.notes == ()
-    same = compare_runs(bad, run(hazard_per_ps=0.5, n_structures=16, seed=3))
-    assert same.verdict.startswith("no difference shown")
+def test_models_alike_get_no_winner():
+    first, second = made(lasting(1.0, seed=1), NEVER), made(lasting(1.0, seed=2), NEVER)
+    found = compare_runs(first, second).kinds["unphysical"]
+    assert found.verdict.startswith("no difference shown between A and B")
+    assert "includes 1" in found.verdict
 
 
 def test_a_run_against_itself():
     result = run(seed=4)
-    found = compare_runs(result, result)
-    assert found.difference.value == 0
-    assert found.difference.low < 0 < found.difference.high
-    assert found.log_rank.z == pytest.approx(0)
+    found = compare_runs(result, result).kinds["unphysical"]
+    assert found.overall.ratio.value == pytest.approx(1)
+    assert found.overall.difference.value == 0
+    assert found.verdict.startswith("no difference shown")
 
 
-# --- pairing -------------------------------------------------------------------------
+def test_few_structures_get_no_verdict():
+    first, second = made([2.0, 2.0], [20, 20]), made([1.0, 1.0], [20, 20])
+    found = compare_runs(first, second).kinds["unphysical"]
+    assert found.verdict.startswith("no verdict: 2 structures, at least 3 are needed")
+    assert found.overall.ratio.value == pytest.approx(2)
 
 
-def test_pairs_have_one_key_and_the_rest_is_counted():
+def test_without_failures_there_is_no_ratio_and_no_verdict():
+    result = run(hazard_per_ps=0.0)
+    for found in compare_runs(result, result).kinds.values():
+        assert found.failures == (0, 0)
+        assert found.verdict == "no event in A or B: no difference shown"
+
+
+def test_a_winner_that_the_exact_test_does_not_confirm_is_a_close_call():
+    """Four failures of one model, none of the other: p = 2 / 2^4."""
+    failing = np.full(16, 20.0)
+    failing[:4] = (2, 4, 6, 8)
+    never = np.full(16, 20.0)
+    found = compare_runs(made(never, never), made(failing, never)).kinds["unphysical"]
+    assert found.overall.ratio.sign_flip_p == 0.125
+    assert found.verdict.startswith("A is more stable than B: it lasts >= 1.")
+    assert any("gives p = 0.12" in note for note in found.notes)
+
+
+# --- two kinds -----------------------------------------------------------------------
+
+
+def test_kinds_are_compared_apart_and_may_disagree():
+    early, late = lasting(1.0), lasting(3.0, seed=1)
+    first = made(late, late + 0.5 * early)
+    second = made(early, late + 9 * early)
+    found = compare_runs(first, second, ("with", "without"))
+    assert list(found.kinds) == list(KINDS)
+    assert found.kinds["unphysical"].verdict.startswith("with is more stable")
+    assert found.kinds["explosion"].verdict.startswith("without is more stable")
+    assert found.agreement == (
+        "the two kinds disagree: with keeps a physical geometry for longer, without "
+        "explodes later"
+    )
+
+
+def test_a_difference_of_one_kind_alone_is_said():
+    late, last = lasting(3.0, seed=1), lasting(9.0, seed=2)
+    first, second = made(late, last), made(lasting(1.0), last[::-1])
+    found = compare_runs(first, second)
+    assert found.agreement == (
+        "the two kinds differ: A keeps a physical geometry for longer, but explosions "
+        "show no difference"
+    )
+
+
+def test_a_kind_that_did_not_happen_is_no_disagreement():
+    found = compare_runs(made(lasting(3.0), NEVER), made(lasting(1.0), NEVER))
+    assert found.kinds["unphysical"].overall.ratio.longer == 0
+    assert found.kinds["explosion"].verdict == "no event in A or B: no difference shown"
+    assert found.agreement is None
+
+
+def test_kinds_that_agree_need_no_words():
+    late, early = lasting(4.0, seed=1), lasting(1.0)
+    found = compare_runs(made(late, 2 * late), made(early, 2 * early))
+    assert found.kinds["explosion"].verdict.startswith("A is more stable")
+    assert found.agreement is None
+
+
+def test_explosions_that_were_not_followed_get_no_verdict():
+    early = lasting(1.0)
+    first, second = made(early, 2 * early, "first"), made(2 * early, 4 * early, "first")
+    found = compare_runs(first, second, ("a", "b"))
+    explosion = found.kinds["explosion"]
+    assert (explosion.overall, explosion.by_temperature) == (None, {})
+    assert explosion.failures == (0, 0)
+    assert explosion.not_followed == (12, 12)
+    assert explosion.verdict == (
+        "not followed: 0 of a and 0 of b exploded, and an unphysical geometry ended 12 "
+        "of a and 12 of b before; run md with --until explosion for a and b to compare"
+    )
+    assert found.kinds["unphysical"].overall is not None
+    assert found.agreement is None
+
+
+def test_one_run_that_stopped_at_the_first_event_is_enough():
+    early = lasting(1.0)
+    late = lasting(3.0, seed=1)
+    first, second = made(late, 2 * late, "first"), made(early, 2 * early)
+    kinds = compare_runs(first, second).kinds
+    went_on = compare_runs(made(late, 2 * late), second).kinds["unphysical"]
+    assert kinds["unphysical"].overall == went_on.overall
+    assert kinds["unphysical"].verdict.startswith("A is more stable than B")
+    explosion = kinds["explosion"]
+    assert explosion.not_followed == (12, 0)
+    assert explosion.verdict.endswith("run md with --until explosion for A to compare")
+    assert explosion.failures == (0, 12)
+    assert explosion.overall is None
+
+
+def test_an_explosion_censors_the_geometry():
+    early = lasting(1.0)
+    mixed = np.where(np.arange(12) < 2, 0.5 * early, 2 * early)
+    found = compare_runs(made(early, mixed), made(early, 2 * early)).kinds["unphysical"]
+    assert found.failures == (10, 12)
+    assert found.not_followed == (2, 0)
+    assert found.overall is not None
+    assert (
+        "2 replicas of A exploded before the geometry was unphysical: censored there"
+    ) in found.notes
+
+
+def test_nothing_is_concluded_beyond_the_limits_that_stopped_a_run():
+    result = run(seed=1)
+    stopped = tuple(
+        replace(r, unphysical=None, censored_by="not_followed") if r.unphysical else r
+        for r in result.replicas
+    )
+    found = compare_runs(replace(result, replicas=stopped), result)
+    assert found.kinds["unphysical"].overall is None
+    assert "looser limits" in found.kinds["unphysical"].verdict
+
+
+# --- pairs ---------------------------------------------------------------------------
+
+
+def test_what_has_no_partner_is_counted():
     first = run(n_structures=8, replicas=3, temperatures_K=(300.0, 600.0))
     second = run(n_structures=8, replicas=2, temperatures_K=(600.0, 900.0), seed=1)
-    shuffled = replace(second, replicas=second.replicas[::-1])
-    found = compare_runs(first, shuffled, ("a", "b"))
+    found = compare_runs(first, second, ("a", "b"))
     assert found.n_pairs == 16
     assert found.unpaired == (32, 16)
     assert "32 replicas of a without a partner: not used" in found.notes
     assert "16 replicas of b without a partner: not used" in found.notes
-    assert list(found.by_temperature) == [600.0]
-    for a, b in pair_replicas(first, shuffled, ("a", "b")):
-        assert a.key == b.key
+    assert list(found.kinds["unphysical"].by_temperature) == [600.0]
 
 
 def test_each_temperature_is_compared():
-    first = run(temperatures_K=(300.0, 600.0), seed=1)
-    second = run(temperatures_K=(300.0, 600.0), seed=2)
-    found = compare_runs(first, second)
-    values = [interval.value for interval in found.by_temperature.values()]
+    first = run(temperatures_K=(300.0, 600.0), hazard_per_ps=2.0, seed=1)
+    second = run(temperatures_K=(300.0, 600.0), hazard_per_ps=2.0, seed=2)
+    found = compare_runs(first, second).kinds["unphysical"]
+    parts = list(found.by_temperature.values())
+    assert [part.n_pairs for part in parts] == [16, 16]
+    assert [part.n_structures for part in parts] == [8, 8]
     # as many pairs at both
-    assert np.mean(values) == pytest.approx(found.difference.value)
+    logs = [np.log(part.ratio.value) for part in parts]
+    assert np.mean(logs) == pytest.approx(np.log(found.overall.ratio.value))
+    scores = [part.difference.value for part in parts]
+    assert np.mean(scores) == pytest.approx(found.overall.difference.value)
+
+
+def test_all_temperatures_of_a_structure_are_one_unit():
+    both = (300.0, 1800.0)
+    first = made(lasting(2.0, seed=1), NEVER, temperatures=both)
+    second = made(lasting(1.0), NEVER, temperatures=both)
+    effect = compare_runs(first, second).kinds["unphysical"].overall
+    assert (effect.n_pairs, effect.n_structures, effect.ratio.units) == (24, 12, 12)
+
+
+def test_each_temperature_has_a_hazard_of_its_own():
+    """How much faster all fails at one of them makes no difference to their order."""
+
+    def run_of(factor, seed, faster):
+        times = np.where(np.arange(12) % 4, lasting(factor, seed=seed), 20.0)
+        result = made(times, NEVER, temperatures=(300.0, 1800.0))
+        hot = {
+            r.index: replace(r.unphysical, time_ps=r.unphysical.time_ps / faster)
+            for r in result.replicas
+            if r.temperature_K == 1800.0 and r.unphysical is not None
+        }
+        replicas = [
+            replace(r, unphysical=hot.get(r.index, r.unphysical))
+            for r in result.replicas
+        ]
+        return replace(result, replicas=tuple(replicas))
+
+    def p_value(faster):
+        runs = run_of(1.1, 1, faster), run_of(1.0, 0, faster)
+        found = compare_runs(*runs).kinds["unphysical"].overall.ratio
+        assert found.method == "hazards"
+        return found.sign_flip_p
+
+    assert p_value(30.0) == p_value(1.0)
+
+
+def test_the_time_step_is_the_shortest_time():
+    first = made([0.0, 0.5, 0.5, 0.5], [20.0] * 4)
+    second = made([0.5] * 4, [20.0] * 4)
+    found = compare_runs(first, second).kinds["unphysical"].overall
+    assert found.ratio.value == pytest.approx((0.001 / 0.5) ** 0.25)
 
 
 def test_scores_stop_where_one_was_interrupted():
@@ -386,8 +281,9 @@ def test_scores_stop_where_one_was_interrupted():
         replace(r, time_ps=4.0, censored_by="interrupt") for r in first.replicas
     )
     found = compare_runs(replace(first, replicas=stopped, complete=False), first)
-    assert found.tau_ps == 4.0
-    assert any("first 4 ps" in note for note in found.notes)
+    effect = found.kinds["unphysical"]
+    assert effect.overall.tau_ps == 4.0
+    assert any("first 4 ps" in note for note in effect.notes)
     assert any("A is not complete" in note for note in found.notes)
 
 
@@ -398,67 +294,7 @@ def test_renamed_structures_are_said():
     assert any("different names" in note for note in found.notes)
 
 
-def test_few_structures_are_said():
-    found = compare_runs(
-        run(n_structures=1, replicas=8), run(n_structures=1, replicas=8)
-    )
-    assert found.resampled == "replicas"
-    assert any("1 starting structure " in note for note in found.notes)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"horizon_ps": 20.0}, "horizon_ps: 10.0 in A, 20.0 in B"),
-        ({"timestep_fs": 2.0}, "timestep_fs: 1.0 in A, 2.0 in B"),
-        ({"ensemble": "nve"}, "ensemble: langevin in A, nve in B"),
-    ],
-    ids=["horizon", "timestep", "ensemble"],
-)
-def test_another_protocol_is_refused(change, message):
-    other = replace(run(), protocol={**run().protocol, **change})
-    with pytest.raises(UserError, match=message):
-        compare_runs(run(), other)
-
-
-def test_other_criteria_are_refused():
-    first = run()
-    criteria = {**first.protocol["criteria"], "max_force_eV_per_A": 50.0}
-    second = replace(first, protocol={**first.protocol, "criteria": criteria})
-    with pytest.raises(
-        ValueError, match=r"criteria.max_force_eV_per_A: 100.0 in A, 50.0 in B"
-    ):
-        compare_runs(first, second)
-
-
-def test_what_is_recorded_may_differ():
-    first = run()
-    protocol = {**first.protocol, "record_interval_steps": 1, "replicas": 99}
-    assert compare_runs(first, replace(first, protocol=protocol)).n_pairs == 16
-
-
-def test_a_setting_that_only_one_has_is_refused():
-    first = run()
-    second = replace(first, protocol={**first.protocol, "new_setting": 1})
-    with pytest.raises(UserError, match="new_setting: nothing in A, 1 in B"):
-        compare_runs(first, second)
-
-
-def test_other_structures_are_refused():
-    first = run()
-    others = tuple(replace(r, formula="Zr32O64") for r in first.replicas)
-    with pytest.raises(UserError, match="Hf32O64 in A and Zr32O64 in B"):
-        compare_runs(first, replace(first, replicas=others))
-
-
-def test_nothing_in_common_is_refused():
-    first = run(temperatures_K=(300.0,))
-    with pytest.raises(UserError, match="got none"):
-        compare_runs(first, run(temperatures_K=(600.0,)))
-
-
-def test_a_replica_that_is_there_twice_is_refused():
-    first = run()
-    twice = replace(first, replicas=(*first.replicas, first.replicas[0]))
-    with pytest.raises(UserError, match="twice in B"):
-        compare_runs(first, twice)
+def test_a_kind_by_itself():
+    pairs = [(r, r) for r in run(seed=2).replicas]
+    found = compare_kind(pairs, "unphysical", ("A", "B"), TAU, 0.001)
+    assert (found.kind, found.overall.n_pairs) == ("unphysical", 16)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import lfilter
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.results import Failure, Trace
+from nequip_decorr.md.results import Event, Trace
 from nequip_decorr.md.statistics.drift import fit_drift, replica_drift, run_drift
 from tests.support.synthetic import replica, run
 
@@ -79,9 +80,39 @@ def test_standard_error_is_that_of_the_slopes():
     assert slopes.std() == pytest.approx(exact, rel=0.1)
     # five block means keep 24/25 of the lever arm of all samples
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(exact, rel=0.1)
-    # Student's t on three degrees of freedom
-    held = np.abs(slopes - 0.5) <= 3.182 * errors
-    assert 0.91 <= held.mean() <= 0.99
+    # the 95 % interval: 1.96 standard errors would cover in 86 %
+    width = np.array([d.uncertainty_meV_per_atom_ps for d in drifts])
+    assert 0.92 <= np.mean(np.abs(slopes - 0.5) <= width) <= 0.98
+    assert np.mean(np.abs(slopes - 0.5) <= 1.96 * errors) < 0.9
+
+
+def test_the_interval_is_students_on_three_degrees_of_freedom():
+    drift = fit_drift(*series(0.5, noise_mev=2.0), N_ATOMS)
+    # the tabulated 97.5 % quantile
+    assert drift.uncertainty_meV_per_atom_ps == pytest.approx(
+        3.182 * drift.standard_error_meV_per_atom_ps, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("blocks", "factor"), [(0.5, 1.3), (1.0, 1.6), (3.0, 2.2)], ids=str
+)
+def test_how_much_too_small_the_error_is_for_slow_fluctuations(blocks, factor):
+    """Exponentially correlated energies; times are in blocks of a fifth of the fit."""
+    rng = np.random.default_rng(3)
+    time, total, potential = series(0.0, n=250)
+    kept = 0.8 * 250 / 5
+    decay = np.exp(-1 / (blocks * kept))
+    slopes, errors = [], []
+    for _ in range(300):
+        kicks = rng.standard_normal(250) * np.sqrt(1 - decay**2)
+        kicks[0] = rng.standard_normal()
+        noise = lfilter([1.0], [1.0, -decay], kicks)
+        drift = fit_drift(time, total + noise, potential, N_ATOMS)
+        slopes.append(drift.slope_meV_per_atom_ps)
+        errors.append(drift.standard_error_meV_per_atom_ps)
+    ratio = np.std(slopes) / np.sqrt(np.mean(np.square(errors)))
+    assert ratio == pytest.approx(factor, rel=0.15)
 
 
 def test_standard_error_is_that_of_a_line_through_five_means():
@@ -194,7 +225,7 @@ def test_what_follows_a_failure_is_not_fitted():
     exploded = np.where(time > 15, 1e6, total)
     failed = replace(
         replica(0, time_ps=15.0),
-        failure=Failure("blowup", 15_000, 15.0, "m"),
+        explosion=Event("blowup", 15_000, 15.0, "m"),
         trace=Trace(tuple(time), tuple(time), tuple(potential), tuple(exploded)),
     )
     drift = replica_drift(failed)

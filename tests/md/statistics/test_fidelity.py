@@ -1,3 +1,5 @@
+"""The temperature of a run, and how true its structure is to a reference."""
+
 from __future__ import annotations
 
 import json
@@ -7,204 +9,20 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
-from ase import Atoms
-from ase.build import bulk, molecule
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from ase.build import bulk
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.protocol import degrees_of_freedom
-from nequip_decorr.md.results import Failure, Trace, load
+from nequip_decorr.md.results import Event, Trace, load
 from nequip_decorr.md.statistics.fidelity import (
     add_fidelity,
+    frames_between,
     measure_fidelity,
-    stable_frames,
+    stable_window,
     temperature_check,
 )
-from nequip_decorr.md.statistics.rdf import (
-    compare_distributions,
-    distribution_error,
-    pair_distributions,
-    read_table,
-)
+from tests.support.rattled import rattled
 from tests.support.synthetic import replica, run
-
-
-def rattled(n_frames, seed, amplitude=0.1, cells=(3, 3, 3)):
-    rng = np.random.default_rng(seed)
-    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(cells)
-    frames = []
-    for i in range(n_frames):
-        frame = atoms.copy()
-        frame.positions += amplitude * rng.standard_normal(frame.positions.shape)
-        frame.info["time_ps"] = 0.1 * i
-        frames.append(frame)
-    return frames
-
-
-# --- g(r) and h(r) -------------------------------------------------------------------
-
-
-def test_ideal_gas_is_one_everywhere():
-    rng = np.random.default_rng(0)
-    n, box = 400, 15.0
-    frames = [
-        Atoms(f"Ar{n}", positions=rng.random((n, 3)) * box, cell=[box] * 3, pbc=True)
-        for _ in range(30)
-    ]
-    found = pair_distributions(frames, r_max_A=7.0, bin_A=0.5)
-    # n - 1 others; a bin at r holds ~ n^2 2 pi r^2 dr / V pairs a frame
-    expected = (n - 1) / n
-    pairs = 30 * n**2 * 2 * np.pi * found.r_A**2 * 0.5 / box**3
-    assert found.kind == "g(r)"
-    deviation = (found.pairs["Ar-Ar"].mean(axis=0) - expected) * np.sqrt(pairs)
-    assert np.abs(deviation).max() < 4
-
-
-@pytest.mark.parametrize("repeat", [1, 2, 4])
-def test_fcc_shells_hold_12_6_24_also_beyond_half_the_cell(repeat):
-    a = 4.0
-    atoms = bulk("Cu", "fcc", a=a).repeat(repeat)
-    found = pair_distributions([atoms], r_max_A=5.5, bin_A=0.05)
-    # neighbours per atom: rho g 4 pi r^2 dr, summed over the shell's bins
-    edges = np.linspace(0, 5.5, 111)
-    shell = 4 / 3 * np.pi * np.diff(edges**3) * 4 / a**3
-    neighbours = found.pairs["Cu-Cu"][0] * shell
-    for radius, count in [(a / 2**0.5, 12), (a, 6), (a * 1.5**0.5, 24)]:
-        near = np.abs(found.r_A - radius) < 0.1
-        assert neighbours[near].sum() == pytest.approx(count)
-    assert neighbours.sum() == pytest.approx(12 + 6 + 24)
-
-
-def test_partial_distributions_of_rock_salt():
-    a = 5.64
-    atoms = bulk("NaCl", "rocksalt", a=a, cubic=True)
-    found = pair_distributions([atoms], r_max_A=4.5, bin_A=0.05)
-    assert list(found.pairs) == ["Cl-Cl", "Cl-Na", "Na-Na"]
-    edges = np.linspace(0, 4.5, 91)
-    shell = 4 / 3 * np.pi * np.diff(edges**3) * 4 / a**3
-    # six unlike neighbours at a/2, twelve like ones at a/sqrt(2)
-    assert (found.pairs["Cl-Na"][0] * shell).sum() == pytest.approx(6)
-    for pair in ("Cl-Cl", "Na-Na"):
-        assert (found.pairs[pair][0] * shell).sum() == pytest.approx(12)
-
-
-def test_molecule_has_distances():
-    water = molecule("H2O")
-    found = pair_distributions([water], r_max_A=3.0, bin_A=0.02)
-    assert found.kind == "h(r)"
-    # one oxygen: no O-O
-    assert list(found.pairs) == ["H-H", "H-O"]
-    for pair, i, j in [("H-H", 1, 2), ("H-O", 0, 1)]:
-        values = found.pairs[pair][0]
-        assert values.sum() * 0.02 == pytest.approx(1)
-        peak = found.r_A[values.argmax()]
-        assert peak == pytest.approx(water.get_distance(i, j), abs=0.011)
-
-
-@settings(deadline=None, max_examples=15)
-@given(st.integers(0, 1000), st.integers(0, 10))
-def test_order_translation_and_wrapping_do_not_matter(seed, shift):
-    rng = np.random.default_rng(seed)
-    atoms = rattled(1, seed, cells=(1, 1, 1))[0]
-    moved = atoms[rng.permutation(len(atoms))]
-    moved.positions += shift
-    moved.wrap()
-    before, after = (pair_distributions([a]).pairs for a in (atoms, moved))
-    for pair in before:
-        # a pair on the edge of a bin may fall on either side
-        assert np.abs(np.cumsum(before[pair] - after[pair], axis=1)).max() < 0.5 * (
-            before[pair].max() + 1
-        )
-
-
-def test_frames_must_be_alike():
-    with pytest.raises(UserError, match="one formula"):
-        pair_distributions([bulk("Cu"), bulk("Al")])
-    with pytest.raises(UserError, match="at least one frame"):
-        pair_distributions([])
-    with pytest.raises(UserError, match="bin_A"):
-        pair_distributions([bulk("Cu")], r_max_A=1.0, bin_A=2.0)
-
-
-# --- errors --------------------------------------------------------------------------
-
-
-def test_error_is_the_integral_of_the_difference():
-    reference = np.array([0.0, 1.0, 2.0, np.nan])
-    model = np.array([[0.5, 1.0, 1.0, 9.0], [0.5, 1.0, 2.0, 9.0]])
-    error, spread = distribution_error(model, reference, 0.1)
-    assert error == pytest.approx((0.5 + 0.0 + 0.5) * 0.1)
-    assert spread is None
-
-
-def test_no_reference_is_no_error_of_zero():
-    with pytest.raises(UserError, match="in some of the 3 bins, got none"):
-        distribution_error(np.ones((2, 3)), np.full(3, np.nan), 0.1)
-
-
-def test_standard_error_of_a_mean_is_the_textbook_one():
-    """One bin, far from the reference: the error is |mean - ref|, linear in blocks."""
-    rng = np.random.default_rng(2)
-    model = 10 + rng.standard_normal((50, 1))
-    _, spread = distribution_error(model, np.zeros(1), 1.0)
-    blocks = model.reshape(5, 10).mean(axis=1)
-    assert spread == pytest.approx(blocks.std(ddof=1) / np.sqrt(5))
-
-
-def test_same_system_is_within_the_reference_error_and_another_is_not():
-    reference = pair_distributions(rattled(20, seed=1))
-    same = compare_distributions(pair_distributions(rattled(20, seed=2)), reference)
-    other = compare_distributions(
-        pair_distributions(rattled(20, seed=3, amplitude=0.2)), reference
-    )
-    for pair in ("Cl-Cl", "Cl-Na", "Na-Na"):
-        assert same[pair].error < 1.5 * same[pair].reference_error
-        assert other[pair].error > 5 * same[pair].error
-        assert other[pair].error > 10 * other[pair].standard_error
-
-
-def test_a_distribution_is_no_error_from_itself():
-    found = pair_distributions(rattled(6, seed=1))
-    errors = compare_distributions(found, found)
-    assert all(e.error == pytest.approx(0, abs=1e-12) for e in errors.values())
-
-
-def test_periodic_against_molecule():
-    with pytest.raises(UserError, match="not periodic"):
-        compare_distributions(
-            pair_distributions(rattled(1, 0)), pair_distributions([molecule("H2O")])
-        )
-
-
-def test_table_is_read_and_interpolated(tmp_path):
-    table = tmp_path / "rdf.csv"
-    table.write_text("r_A, Na-Cl, Cl-Cl\n1.0, 0.0, 1\n2.0, 2.0, 1\n3.0, 0.0, 1\n")
-    found = read_table(table, np.array([0.5, 1.0, 1.5, 2.75, 3.5]))
-    # pairs are named in alphabetical order whatever the table says
-    assert list(found) == ["Cl-Na", "Cl-Cl"]
-    np.testing.assert_allclose(found["Cl-Na"], [np.nan, 0.0, 1.0, 0.5, np.nan])
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "first line"),
-        ("r, A-B\n1 2\n", "first line"),
-        ("r_A A-B\n1 2\n2 x\n", "numbers a line"),
-        ("r_A A-B\n1 2\n2\n", "numbers a line"),
-        ("r_A A-B\n1 2 3\n", "increasing r_A"),
-        ("r_A A-B\n2 1\n1 1\n", "increasing r_A"),
-        ("r_A A-B\n", "increasing r_A"),
-    ],
-    ids=["empty", "header", "word", "ragged", "columns", "backwards", "no-rows"],
-)
-def test_bad_tables(tmp_path, text, message):
-    table = tmp_path / "rdf.csv"
-    table.write_text(text)
-    with pytest.raises(UserError, match=message):
-        read_table(table, np.array([1.0]))
-
 
 # --- temperature ---------------------------------------------------------------------
 
@@ -234,6 +52,34 @@ def test_a_canonical_trace_has_the_canonical_spread(ensemble):
     exact = check.sigma_canonical_K / np.sqrt(check.n_samples)
     assert check.mean_error_K == pytest.approx(exact, rel=0.6)
     assert check.n_samples == pytest.approx(0.8 * 16_000, rel=0.01)
+
+
+def test_error_of_the_mean_temperature_is_over_replicas():
+    """Replicas that differ in their mean, as slow ones do, and in their length."""
+    rng = np.random.default_rng(9)
+    means, errors = [], []
+    for _ in range(200):
+        replicas = []
+        for i, end in enumerate([2.0, 5.0, 10.0, 10.0, 10.0, 10.0, 7.0, 3.0]):
+            time = np.arange(0, end, 0.1)
+            kelvin = 300 + 5 * rng.standard_normal() + rng.standard_normal(len(time))
+            trace = Trace(tuple(time), tuple(kelvin), tuple(time), tuple(time))
+            replicas.append(replica(i, time_ps=end, temperature_K=300.0, trace=trace))
+        check = temperature_check(replicas, 300.0, "langevin")
+        means.append(check.mean_K)
+        errors.append(check.mean_error_K)
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(means), rel=0.15)
+
+
+def test_error_of_the_mean_temperature_of_one_replica_is_from_blocks():
+    rng = np.random.default_rng(9)
+    time = np.arange(0, 10, 0.1)
+    kelvin = 300 + rng.standard_normal(100)
+    trace = Trace(tuple(time), tuple(kelvin), tuple(time), tuple(time))
+    made = replica(0, time_ps=10.0, temperature_K=300.0, trace=trace)
+    check = temperature_check([made], 300.0, "langevin")
+    blocks = kelvin[20:].reshape(5, 16).mean(axis=1)
+    assert check.mean_error_K == pytest.approx(blocks.std(ddof=1) / np.sqrt(5))
 
 
 def test_warm_up_and_explosion_are_left_out():
@@ -279,7 +125,7 @@ def recorded(tmp_path):
 def test_frames_before_the_failure_and_after_the_warm_up(recorded):
     result, folder, _ = recorded
     (failed,) = result.replicas
-    frames = stable_frames(folder / failed.trajectory, failed)
+    frames = frames_between(folder / failed.trajectory, *stable_window(failed))
     times = [atoms.info["time_ps"] for atoms in frames]
     assert times == pytest.approx(np.arange(4, 20) * 0.1)
 
@@ -291,8 +137,10 @@ def test_what_is_measured_is_json(recorded):
     (group,) = found["distributions"]
     assert group["formula"] == "Cl32Na32"
     assert group["n_frames"] == 16
+    assert group["window_ps"] == pytest.approx([0.4, 1.9])
     for pair in group["pairs"].values():
         assert 0 < pair["error"] < 2 * pair["reference_error"]
+        assert pair["error"] == pytest.approx(pair["floor"], rel=0.5)
         assert len(pair["r_A"]) == len(pair["model"]) == len(pair["reference"])
 
 
@@ -344,7 +192,7 @@ def test_what_cannot_be_compared_is_said(recorded, tmp_path):
     assert found["distributions"] == []
     assert "Cl32Na32 at 1800 K" in found["notes"][0]
     early = replace(
-        result.replicas[0], time_ps=0.0, failure=Failure("overlap", 0, 0.0, "m")
+        result.replicas[0], time_ps=0.0, unphysical=Event("overlap", 0, 0.0, "m")
     )
     found = measure_fidelity(replace(result, replicas=(early,)), folder, reference)
     assert "no frame after the warm-up" in found["notes"][0]

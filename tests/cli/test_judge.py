@@ -1,0 +1,56 @@
+"""What the options of ``nequip-decorr judge`` mean."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from nequip_decorr import UserError
+from nequip_decorr.cli import judge
+from nequip_decorr.md import Protocol, preset
+
+
+def parsed(*arguments):
+    parser = argparse.ArgumentParser()
+    judge.add_arguments(parser)
+    return parser.parse_args(["runs", *map(str, arguments)])
+
+
+def test_only_what_was_said_is_given(tmp_path):
+    protocol, given = judge.protocol_of(parsed())
+    assert (protocol, given) == (Protocol(), frozenset())
+    protocol, given = judge.protocol_of(
+        parsed("--temperature", 600, "--preset", "molecule", "--timestep-fs", 0.25)
+    )
+    assert protocol.criteria == preset("molecule").criteria
+    assert (protocol.temperatures_K, protocol.timestep_fs) == ((600.0,), 0.25)
+    # not the preset's own horizon of 100 ps
+    assert given == {"criteria", "temperatures_K", "timestep_fs"}
+    path = tmp_path / "protocol.yaml"
+    path.write_text("preset: nve-drift\nhorizon_ps: 4\ntemperatures_K: 500\n")
+    protocol, given = judge.protocol_of(parsed("--protocol", path, "--horizon-ps", 2))
+    assert (protocol.ensemble, protocol.horizon_ps) == ("nve", 2.0)
+    assert given == {"criteria", "ensemble", "horizon_ps", "temperatures_K"}
+    with pytest.raises(UserError, match="got both"):
+        judge.protocol_of(parsed("--protocol", path, "--preset", "solid"))
+
+
+def test_atom_types():
+    assert judge.parse_atom_types(["1=Hf", "2=O"]) == {"1": "Hf", "2": "O"}
+    with pytest.raises(UserError, match=r"expected TYPE=ELEMENT .* got 'Hf'"):
+        judge.parse_atom_types(["1=O", "Hf"])
+    with pytest.raises(UserError, match="got 1 as O and as Hf"):
+        judge.parse_atom_types(["1=O", "1=Hf"])
+
+
+@pytest.mark.parametrize(
+    ("path", "out"),
+    [
+        ("some/runs", "runs-judged"),
+        ("runs/", "runs-judged"),
+        ("a/dump.lammpstrj.gz", "dump-judged"),
+        ("XDATCAR", "XDATCAR-judged"),
+    ],
+)
+def test_where_results_go(path, out):
+    assert judge.default_output(Path(path)) == Path(out)
