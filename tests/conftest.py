@@ -1,8 +1,9 @@
-"""What makes the tests independent of the machine and the account that runs them."""
+"""What makes tests independent of machine and account; a model that many need."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,18 @@ settings.load_profile("anywhere")
 # inside a batch job Lightning takes the job's number of tasks for that of a training
 for name in [name for name in os.environ if name.startswith("SLURM_")]:
     del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    """A tiny Allegro model of HfO2, trained with the term for some seconds."""
+    from tests.support import commands, shared
+
+    flags = ("+nequip_decorr=cosine", "trainer.max_epochs=12")
+    folder = shared.shared(
+        tmp_path_factory, "trained", lambda folder: commands.train(folder, *flags)
+    )
+    return folder / "last.ckpt"
 
 
 @pytest.fixture

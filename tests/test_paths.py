@@ -11,7 +11,12 @@ from nequip_decorr.cli.main import main
 from nequip_decorr.errors import UserError
 from nequip_decorr.inspection.inputs import read_frames
 from nequip_decorr.md.structures import read_structures
-from nequip_decorr.paths import check_output_file, split_index, user_path
+from nequip_decorr.paths import (
+    check_file,
+    check_output_file,
+    split_index,
+    user_path,
+)
 
 
 def frames(path, number=3):
@@ -44,6 +49,20 @@ def test_only_the_last_part_of_a_path_picks(tmp_path, monkeypatch, read, name):
     assert sizes(read(f"{path}@-1")) == [3]
     monkeypatch.chdir(tmp_path)
     assert sizes(read(f"{name}@::2")) == [1, 3]
+
+
+def test_a_file_to_read_is_a_file(tmp_path):
+    path = frames(tmp_path / "cu.extxyz")
+    assert check_file(str(path), "a model") == path
+    for other, found in (
+        (tmp_path, "which is a folder"),
+        (tmp_path / "none", "which does not exist"),
+    ):
+        with pytest.raises(UserError) as error:
+            check_file(other, "a model")
+        assert str(error.value) == (
+            f"expected a model, got {other}, {found}; give the file's path"
+        )
 
 
 def test_a_link_is_the_file_it_leads_to(tmp_path):

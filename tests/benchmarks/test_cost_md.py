@@ -9,15 +9,8 @@ import pytest
 from benchmarks.cost import md, md_overhead
 from benchmarks.cost.md import Case
 from benchmarks.cost.md_overhead import Share
-from tests.support import commands
 
 STEPS = 60
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that knows Hf and O."""
-    return commands.train(tmp_path_factory.mktemp("model")).folder / "last.ckpt"
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,14 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A small Allegro model beside the others, and NequIP's state as a training's."""
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small Allegro model beside the others, and NequIP's state as a training's.
+
+    The state stays: NequIP sets its default dtype once in a process, and computes wrong
+    things with another one.
+    """
     monkeypatch.setitem(models.MODELS, TINY, models.allegro(8, 4, 1))
-    before = torch.get_default_dtype()
     set_global_state()
-    yield
-    torch.set_default_dtype(before)
 
 
 def test_the_ratio_is_the_median_with_the_interval_of_order_statistics() -> None:

@@ -1,48 +1,67 @@
-"""The quick start, with trainings of one epoch and MD of a few steps."""
+"""``make quickstart``, with trainings of one epoch and MD of a few steps."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from benchmarks.quickstart import comparison
+from nequip_decorr.study.config import read_study
+from tests.support.studies import environment
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "benchmarks" / "quickstart" / "study.yaml"
+
+
+def shortened(folder: Path) -> Path:
+    """The study, short and without test and inspect, which other tests cover."""
+    study = yaml.safe_load(STUDY.read_text())
+    short = ["trainer.max_epochs=1", "+trainer.limit_train_batches=2"]
+    short += ["~data.test_file_path"]
+    study["variants"] = {k: [*v, *short] for k, v in study["variants"].items()}
+    start = read_study(STUDY).md[0].structures
+    study["md"]["hot"] |= {"structures": f"{start}@:3", "horizon_ps": 0.02}
+    study |= {"config": str(read_study(STUDY).config), "inspect": False}
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return path
 
 
 @pytest.mark.slow
-def test_the_quick_start_leaves_models_figures_and_reports(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    short = ["--epochs", "1", "--horizon-ps", "0.01", "--replicas", "1"]
-    comparison.main(["--out", str(tmp_path), *short])
-    (out,) = tmp_path.iterdir()
-    for name in ("with", "without"):
-        assert (out / name / "best.ckpt").is_file()
-        assert all(error > 0 for error in comparison.errors_of(out / name).values())
-        assert (out / f"md-{name}-flag" / "result.json").is_file()
-        assert (out / f"md-{name}-flag" / "report.html").is_file()
-    for figure in ("correlation.png", "survival.png"):
-        assert (out / figure).stat().st_size > 1000
-    printed = capsys.readouterr().out
-    assert "$ nequip-train -cp $PWD/configs -cn quickstart +nequip_decorr" in printed
-    assert "1200 K: forces, RMSE (eV/A)" in printed
-    assert "effective rank of 32" in printed
-    with_flag = (out / "with" / "output.log").read_text()
-    assert "schedule constant" in with_flag
-    assert "schedule constant" not in (out / "without" / "output.log").read_text()
+def test_make_quickstart(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [
+            *("make", "--no-print-directory", "quickstart"),
+            f"--old-file={sys.prefix}/installed",
+            *(f"VENV={sys.prefix}", f"STUDY={shortened(tmp_path)}", f"OUT={out}"),
+        ],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = " ".join(done.stdout.split())
+    # of the study: both kinds of event, and what one seed cannot tell
+    assert "primary question: decorr: time to unphysical geometry, hot@1200K" in said
+    assert "time to an explosion, hot@1200K" in said
+    assert "this does not tell whether a variant helps" in said
+    # of the two models
+    for kind in ("unphysical", "explosion"):
+        assert f"{kind}: " in said
+    assert "decorr_1 / none_1" in said
+    assert "this compares these two models, not the recipes" in said
+    assert done.stdout.splitlines()[-1] == f"report: {out}/report.html"
+    assert (out / "report.html").is_file()
 
 
-def test_the_last_epoch_is_read_while_a_training_writes(tmp_path: Path) -> None:
-    assert comparison.last_epoch(tmp_path) == 0
-    log = tmp_path / "metrics.csv"
-    log.write_text("epoch,loss\n0,1.0\n3,0.5\n2,0.1\n")
-    assert comparison.last_epoch(tmp_path) == 3
-    log.write_text("epoch,loss\n0,1.0\n,")  # a line that is not complete
-    assert comparison.last_epoch(tmp_path) == 0
-
-
-def test_errors_are_those_of_the_last_test(tmp_path: Path) -> None:
-    columns = list(comparison.ERRORS.values())
-    lines = [",".join(columns), ",".join(["9"] * 4), "," * 3, "0.1,0.2,0.3,0.4"]
-    (tmp_path / "metrics.csv").write_text("\n".join(lines))
-    assert list(comparison.errors_of(tmp_path).values()) == [0.1, 0.2, 0.3, 0.4]
+def test_one_seed_of_two_variants() -> None:
+    study = read_study(STUDY)
+    assert len(study.seeds) == 1
+    assert dict(study.variants) == {"none": (), "decorr": ("+nequip_decorr=constant",)}
+    assert study.md[0].protocol.until == "explosion"

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ase import Atoms
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.support.commands import DATA, Run, config_with, run, train, train_fails
+from nequip_decorr.md import load_model
+from tests.support.commands import (
+    DATA,
+    Run,
+    config_with,
+    package_model,
+    train,
+    train_fails,
+)
+from tests.support.reference import NEQUIP_GNN
 
 pytestmark = pytest.mark.slow
 
@@ -33,20 +45,28 @@ SCHEDULERS = {
 }
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.fixture(scope="module", params=SCHEDULERS)
+def scheduled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Run]:
+    """A scheduler of NequIP's, and a training with it alone."""
+    folder, theirs = tmp_path_factory.mktemp("scheduled"), SCHEDULERS[request.param]
+    config = config_with(folder / "config", {"trainer.callbacks": [theirs, MONITOR]})
+    return theirs, train(folder / "run", "trainer.max_epochs=3", config=config)
+
+
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_loss_coefficient_schedulers(tmp_path: Path, name: str, order: str) -> None:
+def test_loss_coefficient_schedulers(
+    tmp_path: Path, scheduled: tuple[dict[str, Any], Run], order: str
+) -> None:
+    theirs, expected = scheduled
     ours = {
         "_target_": "nequip_decorr.EdgeDecorrelation",
         "schedule": {"kind": "linear"},
     }
-    theirs = SCHEDULERS[name]
     both = [ours, theirs, MONITOR] if order == "before" else [theirs, ours, MONITOR]
-    alone = config_with(tmp_path / "a", {"trainer.callbacks": [theirs, MONITOR]})
-    with_ours = config_with(tmp_path / "b", {"trainer.callbacks": both})
-    epochs = "trainer.max_epochs=3"
-    expected = train(tmp_path / "alone", epochs, config=alone)
-    got = train(tmp_path / "both", epochs, config=with_ours)
+    config = config_with(tmp_path / "config", {"trainer.callbacks": both})
+    got = train(tmp_path / "both", "trainer.max_epochs=3", config=config)
     for term in ("per_atom_energy_mse", "forces_mse"):
         column = f"loss_coeff/{term}"
         assert len(set(expected.column(column))) > 1
@@ -84,6 +104,48 @@ def test_training_modules_and_clipping(
     plain = train(tmp_path / "p", epochs, config=config)
     assert plain.column("val0_epoch/weighted_sum") == watched.column(
         "val0_epoch/weighted_sum"
+    )
+
+
+def zbl_eV(first: int, second: int, distance_A: float, cutoff_A: float) -> float:
+    """Ziegler-Biersack-Littmark (https://docs.lammps.org/pair_zbl.html), p = 6."""
+    x = distance_A * (first**0.23 + second**0.23) / 0.46850
+    terms = (
+        (0.18175, 3.19980),
+        (0.50986, 0.94229),
+        (0.28022, 0.40290),
+        (0.02817, 0.20162),
+    )
+    screened = sum(share * math.exp(-rate * x) for share, rate in terms)
+    u = distance_A / cutoff_A
+    cutoff = 1 - 28 * u**6 + 48 * u**7 - 21 * u**8
+    return 14.399645 * first * second / distance_A * screened * cutoff
+
+
+def test_zbl(tmp_path: Path) -> None:
+    """With NequIP's ZBL the term lowers the correlation, and leaves ZBL as it is."""
+    zbl = {
+        "_target_": "nequip.nn.pair_potential.ZBL",
+        "units": "metal",
+        "chemical_species": ["Hf", "O"],
+    }
+    config = config_with(
+        tmp_path / "config", {"training_module.model.pair_potential": zbl}
+    )
+    epochs = "trainer.max_epochs=6"
+    watched = train(tmp_path / "m", "+nequip_decorr=monitor", epochs, config=config)
+    lowered = train(tmp_path / "d", *FLAG, epochs, config=config)
+    name = "val0_epoch/edge_correlation"
+    assert lowered.column(name)[-1] < 0.8 * watched.column(name)[-1]
+    calculator = load_model(lowered.folder / "last.ckpt").loaded
+    energies = []
+    for distance_A in (0.3, 0.4):
+        pair = Atoms("HfO", [[0, 0, 0], [distance_A, 0, 0]])
+        energies.append(calculator.get_potential_energy(pair))
+    # thousands of eV, beside which the network's own part is small
+    expected = [zbl_eV(72, 8, distance_A, 3.5) for distance_A in (0.3, 0.4)]
+    assert energies[0] - energies[1] == pytest.approx(
+        expected[0] - expected[1], rel=0.01
     )
 
 
@@ -132,9 +194,7 @@ def test_fine_tuning(tmp_path: Path, decorrelated: Run, source: str) -> None:
         "checkpoint_path": str(path),
     }
     if source == "package":
-        package = tmp_path / "model.nequip.zip"
-        done = run("nequip-package", ["build", str(path), str(package)], tmp_path)
-        assert done.status == 0, done.output
+        package = package_model(path, tmp_path / "model.nequip.zip")
         model = {
             "_target_": "nequip.model.ModelFromPackage",
             "package_path": str(package),
@@ -173,19 +233,7 @@ def test_config_is_refused(tmp_path: Path, module: str) -> None:
 
 
 def test_a_model_without_edge_features_names_its_fields(tmp_path: Path) -> None:
-    gnn = {
-        "_target_": "nequip.model.NequIPGNNModel",
-        "seed": 1,
-        "model_dtype": "float32",
-        "type_names": ["Hf", "O"],
-        "r_max": 3.5,
-        "num_layers": 1,
-        "l_max": 1,
-        "num_features": 4,
-        "radial_mlp_depth": 1,
-        "radial_mlp_width": 4,
-        "avg_num_neighbors": 12.0,
-    }
+    gnn = {**NEQUIP_GNN, "r_max": 3.5}
     config = config_with(tmp_path / "config", {"training_module.model": gnn})
     edge = "nequip_decorr.features=edge"
     output = train_fails(tmp_path / "run", *FLAG, edge, config=config)

@@ -42,32 +42,34 @@ def with_our_data(name: str, folder: Path) -> Path:
     return folder / f"{name}.yaml"
 
 
-def test_the_allegro_tutorial_takes_the_flag(tmp_path: Path) -> None:
-    config = with_our_data("allegro_tutorial", tmp_path / "config")
-    run = train(
-        tmp_path / "run",
-        *A_FEW,
-        "+nequip_decorr=cosine",
-        "training_module.model.compile_mode=eager",
-        config=config,
-    )
-    assert "`edge_features`, 3 layers of 64 channels" in run.output
+@pytest.mark.parametrize(
+    ("tutorial", "flag", "found"),
+    [
+        (
+            "allegro",
+            ["+nequip_decorr=cosine"],
+            "`edge_features`, 3 layers of 64 channels",
+        ),
+        (
+            "nequip",
+            ["+nequip_decorr=monitor", "nequip_decorr.features=node_features"],
+            "`node_features`, 1 layers of 32 channels",
+        ),
+    ],
+    ids=["allegro", "nequip, by field"],
+)
+def test_nequips_tutorials_take_the_flag(
+    tmp_path: Path, tutorial: str, flag: list[str], found: str
+) -> None:
+    config = with_our_data(f"{tutorial}_tutorial", tmp_path / "config")
+    eager = "training_module.model.compile_mode=eager"
+    run = train(tmp_path / "run", *A_FEW, *flag, eager, config=config)
+    assert found in run.output
 
 
-def test_the_nequip_tutorial_can_be_monitored_by_field(tmp_path: Path) -> None:
-    config = with_our_data("nequip_tutorial", tmp_path / "config")
-    run = train(
-        tmp_path / "run",
-        *A_FEW,
-        "+nequip_decorr=monitor",
-        "nequip_decorr.features=node_features",
-        "training_module.model.compile_mode=eager",
-        config=config,
-    )
-    assert "`node_features`, 1 layers of 32 channels" in run.output
-
-
-@pytest.mark.parametrize("preset", ["cosine", "constant", "target", "monitor"])
+@pytest.mark.parametrize(
+    "preset", ["default", "cosine", "constant", "target", "monitor"]
+)
 def test_a_preset_has_every_option_of_its_kind_to_override(preset: str) -> None:
     with initialize_config_module("nequip_decorr.conf", version_base=None):
         options = compose(overrides=[f"+nequip_decorr={preset}"])["nequip_decorr"]
@@ -79,6 +81,10 @@ def test_a_preset_has_every_option_of_its_kind_to_override(preset: str) -> None:
 @pytest.mark.parametrize(
     ("preset", "changed"),
     [
+        (
+            "default",
+            {"schedule.coeff": 1.0, "schedule.relative": True, "sample.every": 4},
+        ),
         ("cosine", {}),
         ("constant", {"sample.every": 4}),
         ("target", {"schedule.level": 0.05}),

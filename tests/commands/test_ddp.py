@@ -74,15 +74,26 @@ def compare(one: Run, two: Run) -> None:
             assert error <= TOLERANCE, key
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "simple"])
-def test_two_processes_equal_one(tmp_path: Path, strategy: str) -> None:
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """With NequIP's own strategy; the other tests have Lightning's."""
     split = ("data.split_dataset.train=16", "data.split_dataset.test=10")
-    ddp = "+trainer.strategy=ddp"
-    if strategy == "simple":
-        ddp = "+trainer.strategy={_target_: nequip.train.SimpleDDPStrategy}"
+    ddp = "+trainer.strategy={_target_: nequip.train.SimpleDDPStrategy}"
     one = one_process(tmp_path / "one", *COMMON, *split, ddp)
     two = two_processes(tmp_path / "two", *COMMON, *split, ddp)
     compare(one, two)
+
+
+def test_two_processes_have_the_relative_coefficient_of_one(tmp_path: Path) -> None:
+    split = ("data.split_dataset.train=16", "data.split_dataset.test=10")
+    flags = (*COMMON, *split, "nequip_decorr.schedule.relative=true")
+    one = one_process(tmp_path / "one", *flags, "+trainer.strategy=ddp")
+    two = two_processes(tmp_path / "two", *flags, "+trainer.strategy=ddp")
+    compare(one, two)
+    column = "loss_coeff/edge_correlation"
+    first, *others = two.column(column)
+    assert first == 0
+    assert others == pytest.approx(one.column(column)[1:], rel=TOLERANCE)
+    assert min(others) > 0
 
 
 def test_a_rank_without_edges_counts_for_nothing(tmp_path: Path) -> None:

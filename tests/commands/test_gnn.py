@@ -12,16 +12,15 @@ import pytest
 import torch
 
 from tests.commands.test_configs import A_FEW, with_our_data
-from tests.commands.test_nothing_sticks import clean_python, elsewhere  # noqa: F401
 from tests.support.commands import (
     DATA,
     HERE,
     Run,
     config_with,
-    run,
+    package_model,
     train,
-    train_fails,
 )
+from tests.support.elsewhere import run_python
 
 pytestmark = pytest.mark.slow
 
@@ -180,11 +179,9 @@ def test_compiled_training(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def package(lowered: Run) -> Path:
-    path = lowered.folder / "model.nequip.zip"
-    checkpoint = str(lowered.folder / "last.ckpt")
-    done = run("nequip-package", ["build", checkpoint, str(path)], lowered.folder)
-    assert done.status == 0, done.output
-    return path
+    return package_model(
+        lowered.folder / "last.ckpt", lowered.folder / "model.nequip.zip"
+    )
 
 
 def strings(value: Any) -> set[str]:
@@ -215,7 +212,7 @@ def test_no_file_holds_anything_of_ours(
 def test_predictions_are_the_same_without_the_package(
     lowered: Run,
     package: Path,
-    clean_python: Path,  # noqa: F811
+    clean_python: Path,
     tmp_path: Path,
 ) -> None:
     script = str(HERE / "predict.py")
@@ -224,7 +221,7 @@ def test_predictions_are_the_same_without_the_package(
     for python, where in ((Path(sys.executable), "here"), (clean_python, "not here")):
         out = tmp_path / f"{len(results)}.npz"
         arguments = (script, str(out), str(DATA), *models)
-        printed = elsewhere(python, *arguments, cwd=tmp_path)
+        printed = run_python(python, *arguments, cwd=tmp_path)
         assert f"nequip_decorr is {where}" in printed
         with np.load(out) as found:
             results.append(dict(found))
@@ -245,10 +242,3 @@ def test_fine_tuning_a_package(tmp_path: Path, package: Path, lowered: Run) -> N
     tuned = train(tmp_path / "tuned", *FLAG, IN_ORDER, epoch, config=config)
     assert "radial weights, 2 layers: 8 channels, 7 channels" in tuned.output
     assert tuned.column(PENALTY)[0] < lowered.column(PENALTY)[0]
-
-
-def test_a_gnn_has_no_tensor_track(tmp_path: Path, config: Path) -> None:
-    chosen = "nequip_decorr.features=tensors"
-    output = train_fails(tmp_path, *FLAG, chosen, config=config)
-    assert "`features: tensors` needs an Allegro model" in output
-    assert not list(tmp_path.glob("*.ckpt"))

@@ -11,44 +11,24 @@ import os
 import pty
 import sys
 from pathlib import Path
-from typing import Any
 
 import ase.io
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.neighborlist import neighbor_list
-from nequip.utils.global_state import set_global_state
 from numpy.typing import NDArray
 
 from nequip_decorr.cli.main import main
-from nequip_decorr.errors import UserError
 from nequip_decorr.inspection.inputs import load_feature_model
 from nequip_decorr.inspection.measure import inspect_file, inspect_model
 from nequip_decorr.inspection.result import Inspection, LayerReport, from_json, reading
-from tests.support.commands import DATA, run, train
+from tests.support.commands import DATA
 
 pytestmark = pytest.mark.slow
 
 # float32 features of other batches and without forces differ by rounding
 FLOAT32 = {"rel": 1e-4, "abs": 1e-5}
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("inspect")
-    trained = train(folder, "trainer.max_epochs=1", "+nequip_decorr=monitor")
-    return trained.folder / "last.ckpt"
-
-
-@pytest.fixture(scope="module")
-def package(checkpoint: Path) -> Path:
-    path = checkpoint.with_name("model.nequip.zip")
-    folder = checkpoint.parent
-    done = run("nequip-package", ["build", str(checkpoint), str(path)], folder)
-    assert done.status == 0, done.output
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -151,183 +131,6 @@ def test_only_the_first_frames_are_read(checkpoint: Path, data: Path) -> None:
     assert few.frames == 3
 
 
-def test_labels_are_not_needed_and_may_differ_between_frames(
-    checkpoint: Path, data: Path, inspected: Inspection
-) -> None:
-    frames = ase.io.read(data, ":")
-    for atoms in frames[::2]:
-        atoms.calc = None
-    assert_alike(inspect_model(load_feature_model(checkpoint), frames), inspected)
-
-
-def test_frames_with_and_without_cell_or_neighbors_go_together(
-    checkpoint: Path, data: Path
-) -> None:
-    periodic = ase.io.read(data, "0")
-    dimer = Atoms("HfO", positions=[[0, 0, 0], [0, 0, 1.8]])
-    lone = Atoms("O", positions=[[0, 0, 0]])
-    model = load_feature_model(checkpoint)
-    alone = inspect_model(model, [periodic])
-    together = inspect_model(model, [lone, periodic, dimer])
-    assert together.rows == alone.rows + 2
-
-
-def test_a_dead_channel_is_found(checkpoint: Path, data: Path) -> None:
-    model = load_feature_model(checkpoint)
-    kill_channels(model, 2)
-    report = inspect_model(model, ase.io.iread(data))
-    assert [each.dead_channels for each in report.layers] == [(2,), ()]
-    assert np.array(report.layers[0].correlation)[2] == pytest.approx(np.zeros(8))
-    assert "(dead): 1." in reading(report)
-
-
-def kill_channels(model: torch.nn.Module, channel: int) -> None:
-    """Make a channel of the two-body scalars 0 in the model's output."""
-
-    def without(module: Any, inputs: Any, output: Any) -> Any:
-        features = output["edge_features"].clone()
-        features[:, channel] = 0
-        return {**output, "edge_features": features}
-
-    model.register_forward_hook(without)
-
-
-def test_features_that_are_not_finite_are_refused_with_layer_and_frames(
-    checkpoint: Path, data: Path
-) -> None:
-    model = load_feature_model(checkpoint)
-    calls = []
-
-    def poison(module: Any, inputs: Any, output: Any) -> Any:
-        calls.append(1)
-        features = output["edge_features"].clone()
-        if len(calls) == 2:
-            features[3, 9] = float("nan")
-        return {**output, "edge_features": features}
-
-    model.register_forward_hook(poison)
-    with pytest.raises(UserError, match=r"in layer 1, frames 5 to 9 ") as caught:
-        inspect_model(model, ase.io.iread(data))
-    assert "\n" not in str(caught.value)
-
-
-# --- models built here ----------------------------------------------------------------
-
-
-def allegro(**options: Any) -> torch.nn.Module:
-    set_global_state()
-    from allegro.model import AllegroModel
-
-    model: torch.nn.Module = AllegroModel(
-        seed=3,
-        model_dtype="float32",
-        type_names=["Hf", "O"],
-        r_max=3.5,
-        radial_chemical_embed={
-            "_target_": "allegro.nn.TwoBodyBesselScalarEmbed",
-            "num_bessels": 4,
-        },
-        scalar_embed_mlp_hidden_layers_width=8,
-        l_max=1,
-        num_scalar_features=4,
-        num_tensor_features=2,
-        allegro_mlp_hidden_layers_width=8,
-        readout_mlp_hidden_layers_width=8,
-        avg_num_neighbors=12.0,
-        per_type_energy_scales=1.0,
-        per_type_energy_shifts=0.0,
-        **{"num_layers": 1, **options},
-    )
-    return model.eval()
-
-
-def nequip() -> torch.nn.Module:
-    set_global_state()
-    from nequip.model import NequIPGNNModel
-
-    model: torch.nn.Module = NequIPGNNModel(
-        seed=3,
-        model_dtype="float32",
-        type_names=["Hf", "O"],
-        r_max=3.5,
-        l_max=1,
-        num_layers=2,
-        num_features=6,
-        avg_num_neighbors=12.0,
-        per_type_energy_scales=1.0,
-        per_type_energy_shifts=0.0,
-    )
-    return model.eval()
-
-
-def test_cutoffs_per_pair_of_elements_are_kept(data: Path) -> None:
-    cutoffs = {"Hf": {"Hf": 3.5, "O": 2.5}, "O": {"Hf": 2.5, "O": 3.0}}
-    atoms = ase.io.read(data, "0")
-    report = inspect_model(allegro(per_edge_type_cutoff=cutoffs), [atoms])
-    first, second, length = neighbor_list("ijd", atoms, 3.5)
-    within = [
-        d <= cutoffs[atoms.symbols[i]][atoms.symbols[j]]
-        for i, j, d in zip(first, second, length, strict=True)
-    ]
-    assert report.rows == sum(within) < len(length)
-
-
-def test_another_field_is_one_block_of_atoms_or_as_many_as_told(data: Path) -> None:
-    frames = ase.io.read(data, ":4")
-    model = nequip()
-    report = inspect_model(model, frames, features="node_features")
-    assert report.row_kind == "atoms"
-    assert report.rows == sum(map(len, frames))
-    assert [(each.name, each.channels) for each in report.layers] == [("0", 6)]
-    halves = inspect_model(model, frames, features="node_features", layer_dim=3)
-    assert [(each.name, each.channels) for each in halves.layers] == [
-        ("0", 3),
-        ("1", 3),
-    ]
-    whole = np.array(report.layers[0].correlation)
-    assert np.array(halves.layers[1].correlation) == pytest.approx(whole[3:, 3:])
-
-
-def test_the_radial_weights_of_a_gnn_are_found(data: Path) -> None:
-    frames = ase.io.read(data, ":4")
-    model = nequip()
-    kept: list[list[NDArray[np.float32]]] = [[], []]
-    networks = [m for n, m in model.named_modules() if n.endswith("conv.edge_mlp")]
-    assert len(networks) == 2
-    handles = [
-        network.register_forward_hook(
-            lambda _, inputs, result, rows=rows: rows.append(result.detach().numpy())
-        )
-        for network, rows in zip(networks, kept, strict=True)
-    ]
-    report = inspect_model(model, frames, batch_size=1)
-    for handle in handles:
-        handle.remove()
-    assert report.field == "radial weights"
-    assert [layer.name for layer in report.layers] == ["0 radial", "1 radial"]
-    for layer, rows in zip(report.layers, kept, strict=True):
-        x = np.concatenate(rows).astype(float)
-        assert (report.rows, layer.channels) == x.shape
-        expected = np.corrcoef(x, rowvar=False)
-        assert np.array(layer.correlation) == pytest.approx(expected, abs=1e-6)
-    assert not any(module._forward_hooks for module in model.modules())
-
-
-def test_tensors_have_a_report_for_each_irrep(data: Path) -> None:
-    report = inspect_model(
-        allegro(num_layers=2), ase.io.iread(data, ":3"), features="tensors"
-    )
-    assert report.row_kind == "edges"
-    labels = [layer.name.split()[-1] for layer in report.layers]
-    assert {"0e", "1o"} <= set(labels)
-
-
-def test_features_that_a_model_does_not_have_are_named(data: Path) -> None:
-    with pytest.raises(UserError, match="needs an Allegro model") as caught:
-        inspect_model(nequip(), ase.io.iread(data), features="tensors")
-    assert "\n" not in str(caught.value)
-
-
 # --- the command ----------------------------------------------------------------------
 
 
@@ -382,6 +185,27 @@ def test_json_and_figure_go_to_files_beside_the_table(
     assert [str(numbers) in out, str(figure) in out] == [True, True]
 
 
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_the_numbers_are_there_when_a_file_cannot_be_written(
+    checkpoint: Path,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+) -> None:
+    full = tmp_path / "full.png"
+    full.symlink_to("/dev/full")
+    options = [option, str(full), "--max-frames", "2"]
+    assert main(["inspect", str(checkpoint), str(data), *options]) == 2
+    shown = capsys.readouterr()
+    assert "0 (two-body)" in shown.out
+    assert "Written" not in shown.out
+    assert shown.err == (
+        f"nequip-decorr inspect: cannot write {full}: No space left on device; give "
+        f"another path\n"
+    )
+
+
 def test_a_bar_is_drawn_on_a_terminal(
     checkpoint: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,13 +237,15 @@ def test_bad_input_gets_one_line(
     other_ckpt = tmp_path / "other.ckpt"
     torch.save({"state_dict": {}}, other_ckpt)
     cases = {
-        (str(tmp_path / "no.ckpt"), frames): "no.ckpt: no such file",
+        (str(tmp_path / "no.ckpt"), frames): "no.ckpt, which does not exist",
+        (str(tmp_path), frames): f"got {tmp_path}, which is a folder",
+        (model, str(tmp_path)): "a data file that ase",
         (write(tmp_path / "bad.ckpt", b"x\n" * 99), frames): "that NequIP can load",
         (write(tmp_path / "bad.nequip.zip", b"x"), frames): "that NequIP can load",
         (str(other_ckpt), frames): "that NequIP can load",
         (write(tmp_path / "m.nequip.pt2", b"x"), frames): "the compiled model",
         (write(tmp_path / "m.nequip.pth", b"x"), frames): "the compiled model",
-        (model, str(tmp_path / "no.xyz")): "no.xyz: no such file",
+        (model, str(tmp_path / "no.xyz")): "no.xyz, which does not exist",
         (model, write(tmp_path / "bad.xyz", b"3\n\nO 0 0")): "a data file that ase",
         (model, write(tmp_path / "what", b"?")): "a data file that ase reads",
         (model, write(tmp_path / "empty.xyz", b"")): "got",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import sysconfig
-import venv
 from pathlib import Path
 
 import numpy as np
@@ -16,67 +14,28 @@ from tests.support.commands import (
     DATA,
     HERE,
     HUNG_S,
-    compile_model,
     config_with,
-    run,
-    train,
     train_arguments,
 )
+from tests.support.elsewhere import run_python
 
 pytestmark = pytest.mark.slow
 
 ROOT = HERE.parent.parent
-TARGETS = ("ase", "batch", "pair_allegro")
 
 
 @pytest.fixture(scope="module")
-def clean_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with everything that is installed here, but not us."""
-    folder = tmp_path_factory.mktemp("clean") / "venv"
-    venv.create(folder, with_pip=False)
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    target = folder / "lib" / version / "site-packages"
-    for entry in Path(sysconfig.get_paths()["purelib"]).iterdir():
-        if "nequip_decorr" not in entry.name and entry.name != "hydra_plugins":
-            (target / entry.name).symlink_to(entry)
-    return folder / "bin" / "python"
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def models(
+    checkpoint: Path,
+    package: Path,
+    scripted: Path,
+    compiled: Path,
+    batched: Path,
+    for_lammps: Path,
+) -> dict[str, Path]:
     """A decorrelated model in every form that a user hands on."""
-    folder = tmp_path_factory.mktemp("models")
-    train(folder, "+nequip_decorr=cosine")
-    checkpoint = folder / "last.ckpt"
-    package = folder / "model.nequip.zip"
-    done = run("nequip-package", ["build", str(checkpoint), str(package)], folder)
-    assert done.status == 0, done.output
-    found = {"last.ckpt": checkpoint, "model.nequip.zip": package}
-    for target in TARGETS:
-        path = compile_model(checkpoint, target, folder / f"{target}.nequip.pt2")
-        found[path.name] = path
-    script = folder / "script.nequip.pth"
-    writer = str(HERE / "torchscript.py")
-    elsewhere(Path(sys.executable), writer, str(checkpoint), str(script), cwd=folder)
-    found[script.name] = script
-    return found
-
-
-def elsewhere(python: Path, *arguments: str, cwd: Path) -> str:
-    environment = {
-        key: value for key, value in os.environ.items() if key != "PYTHONPATH"
-    }
-    done = subprocess.run(
-        [str(python), *arguments],
-        check=False,
-        cwd=cwd,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=HUNG_S,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    paths = (checkpoint, package, scripted, compiled, batched, for_lammps)
+    return {path.name: path for path in paths}
 
 
 def test_a_copy_that_is_not_installed_is_refused(
@@ -110,9 +69,9 @@ def test_predictions_are_the_same_without_the_package(
     paths = [str(path) for path in models.values()]
     here, there = tmp_path / "here.npz", tmp_path / "there.npz"
     common = [str(DATA), *paths]
-    inside = elsewhere(Path(sys.executable), script, str(here), *common, cwd=tmp_path)
+    inside = run_python(Path(sys.executable), script, str(here), *common, cwd=tmp_path)
     assert "nequip_decorr is here" in inside
-    outside = elsewhere(clean_python, script, str(there), *common, cwd=tmp_path)
+    outside = run_python(clean_python, script, str(there), *common, cwd=tmp_path)
     assert "nequip_decorr is not here" in outside
     with np.load(here) as expected, np.load(there) as got:
         assert set(got.files) == set(expected.files)
@@ -133,7 +92,7 @@ def test_fine_tuning_without_the_package(
         model = {"_target_": f"nequip.model.{builder}", key: str(models[kind])}
         change = {"training_module.model": model, "trainer.max_epochs": 1}
         config = config_with(tmp_path / "config", change, name=builder)
-        output = elsewhere(
+        output = run_python(
             clean_python,
             "-m",
             "nequip.scripts.train",

@@ -6,7 +6,9 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from tests.support.commands import (
     HUNG_S,
     Run,
     config_with,
-    run,
+    package_model,
     start,
     train,
     train_arguments,
@@ -47,6 +49,11 @@ SETTINGS = {
         "+nequip_decorr=cosine",
         "nequip_decorr.sample.every=3",
     ),
+    "relative": (
+        "+nequip_decorr=constant",
+        "nequip_decorr.schedule.relative=true",
+        "nequip_decorr.schedule.coeff=1",
+    ),
     "target": (
         "+nequip_decorr=target",
         "nequip_decorr.schedule.rate=0.5",
@@ -76,16 +83,42 @@ def interrupt(folder: Path, *overrides: str, how: signal.Signals) -> None:
     assert not (folder / "epoch2.ckpt").exists()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=str)
+def flags_of(setting: str) -> tuple[str, ...]:
+    return (*SETTINGS[setting], IN_ORDER, f"trainer.max_epochs={EPOCHS}")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+    """The training of a setting that nothing happens to."""
+
+    @cache
+    def trained(setting: str) -> Run:
+        return train(tmp_path_factory.mktemp("whole") / "run", *flags_of(setting))
+
+    return trained
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_resume_from_the_end_of_an_epoch(
-    tmp_path: Path, setting: str, how: signal.Signals
+    tmp_path: Path, whole: Callable[[str], Run], setting: str
 ) -> None:
-    flags = (*SETTINGS[setting], IN_ORDER, f"trainer.max_epochs={EPOCHS}")
-    whole = train(tmp_path / "whole", *flags)
+    expected = whole(setting)
+    checkpoint = f"++ckpt_path={expected.folder / 'epoch1.ckpt'}"
+    check_rest(expected, train(tmp_path / "rest", *flags_of(setting), checkpoint))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=str)
+def test_resume_of_an_interrupted_training(
+    tmp_path: Path, whole: Callable[[str], Run], how: signal.Signals
+) -> None:
+    flags = flags_of("relative")
     interrupt(tmp_path / "first", *flags, how=how)
-    checkpoint = tmp_path / "first" / "epoch1.ckpt"
-    rest = train(tmp_path / "rest", *flags, f"++ckpt_path={checkpoint}")
+    checkpoint = f"++ckpt_path={tmp_path / 'first' / 'epoch1.ckpt'}"
+    check_rest(whole("relative"), train(tmp_path / "rest", *flags, checkpoint))
+
+
+def check_rest(whole: Run, rest: Run) -> None:
+    """The last three epochs are those of the whole training, bit by bit."""
     assert "restarted at step 10, settings unchanged" in rest.output
     for name in (COEFFICIENT, LOSS):
         assert rest.column(name) == whole.column(name)[2 * STEPS :]
@@ -100,7 +133,7 @@ def test_resume_from_the_end_of_an_epoch(
 def test_resume_from_the_middle_of_an_epoch_keeps_the_coefficients(
     tmp_path: Path, setting: str
 ) -> None:
-    flags = (*SETTINGS[setting], IN_ORDER, f"trainer.max_epochs={EPOCHS}")
+    flags = flags_of(setting)
     every_step = {
         "_target_": "lightning.pytorch.callbacks.ModelCheckpoint",
         "dirpath": "${hydra:runtime.output_dir}",
@@ -178,17 +211,25 @@ def expected_coefficient(epochs: Fraction) -> float:
     return 0.0 if done < 0 else 1.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.fixture(scope="module", params=UNITS)
+def first(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[tuple[str, ...], Run]:
+    """A training of one epoch with a schedule of three, and its options."""
+    flags = ("+nequip_decorr=cosine", *UNITS[request.param])
+    folder = tmp_path_factory.mktemp("first") / "run"
+    return flags, train(folder, *flags, "trainer.max_epochs=1")
+
+
 @pytest.mark.parametrize("loader", LOADERS)
 def test_a_restart_with_another_loader_stays_on_the_curve(
-    tmp_path: Path, loader: str, unit: str
+    tmp_path: Path, loader: str, first: tuple[tuple[str, ...], Run]
 ) -> None:
-    flags = ("+nequip_decorr=cosine", *UNITS[unit])
-    first = train(tmp_path / "first", *flags, "trainer.max_epochs=1")
+    flags, begun = first
     changes, steps = LOADERS[loader]
-    second = resume(first, tmp_path / "second", *flags, *changes)
+    second = resume(begun, tmp_path / "second", *flags, *changes)
     assert "settings unchanged" in second.output
-    found = {**curve(first), **curve(second)}
+    found = {**curve(begun), **curve(second)}
     assert len(found) == STEPS + 2 * steps
     for epochs, coefficient in found.items():
         assert coefficient == pytest.approx(
@@ -263,9 +304,7 @@ def test_a_longer_training_says_that_the_schedule_is_stretched(
 def test_a_decorrelated_training_can_end_without_the_package(
     started: dict[str, Run], tmp_path: Path
 ) -> None:
-    package = tmp_path / "model.nequip.zip"
     checkpoint = started["on"].folder / "last.ckpt"
-    done = run("nequip-package", ["build", str(checkpoint), str(package)], tmp_path)
-    assert done.status == 0, done.output
+    package = package_model(checkpoint, tmp_path / "model.nequip.zip")
     for path in (checkpoint, package):
         assert b"nequip_decorr" not in path.read_bytes()

@@ -1,14 +1,11 @@
-"""A force field outside NequIP: the example of ``nequip_decorr.hooks`` as it stands.
+"""A force field outside NequIP: the example of the documentation as it stands.
 
 Needs PyTorch Geometric, and fails without it.
 """
 
 from __future__ import annotations
 
-import inspect
-import re
 import shutil
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from nequip_decorr import hooks as tap
 from nequip_decorr.correlation.functional import penalty
+from nequip_decorr.hooks import Tap
+from tests.docs.blocks import ROOT, blocks_of
 from tests.support.commands import DATA
 
 pytestmark = pytest.mark.slow
@@ -33,18 +31,18 @@ def single_precision() -> Iterator[None]:
     torch.set_default_dtype(before)
 
 
-def example() -> str:
-    """The first code block of the module's documentation."""
-    text = inspect.getdoc(tap) or ""
-    block = text.split(".. code-block:: python\n")[1].split("To find names")[0]
-    return textwrap.dedent(block)
+def examples() -> tuple[str, str]:
+    """The two code blocks of the page: a training loop, and blocks by irrep."""
+    page = ROOT / "docs" / "other_force_fields.md"
+    loop, blocks = (b.text for b in blocks_of(page) if b.language == "python")
+    return loop, blocks
 
 
 def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, coefficient: float) -> Any:
     """Run the example on the test's frames; the model that it trained."""
     shutil.copyfile(DATA, folder / "frames.extxyz")
     monkeypatch.chdir(folder)
-    code = example()
+    code, _ = examples()
     assert code.count("coefficient = 1.0") == 1
     names: dict[str, Any] = {}
     exec(code.replace("coefficient = 1.0", f"coefficient = {coefficient}"), names)
@@ -88,15 +86,13 @@ def test_schnet_of_pytorch_geometric_decorrelates(
 def test_the_other_blocks_of_the_documentation_run() -> None:
     from e3nn.o3 import Irreps, Linear
 
-    text = inspect.getdoc(tap) or ""
-    # up to the first line that is not indented
-    block = re.split(r"\n(?=\S)", text.split(".. code-block:: python\n")[2])[0]
+    _, block = examples()
     module = Linear(Irreps("3x0e+2x1o"), Irreps("3x0e+2x1o"))
     model = torch.nn.ModuleDict({"messages": module})
     names: dict[str, Any] = {"module": module, "name": "messages", "penalty": penalty}
-    with tap.Tap(model, "messages") as names["tap"]:
+    with Tap(model, "messages") as names["tap"]:
         module(torch.randn(20, 9, generator=torch.Generator().manual_seed(0)))
-        exec(textwrap.dedent(block), names)
+        exec(block, names)
     scalars, vectors = names["blocks"]
     assert (scalars.channels, vectors.channels, vectors.dim) == (3, 2, 3)
     assert 0 < names["values"].item() < 1

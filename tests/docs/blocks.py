@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: language -> how its blocks may be tested, see CONTRIBUTING.md
 KINDS = {
     "bash": {"", "norun"},
-    "yaml": {"flag", "callback", "metric", "protocol"},
+    "yaml": {"flag", "callback", "metric", "protocol", "study", "norun"},
     "python": {"run", "norun"},
 }
 

@@ -19,9 +19,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from nequip_decorr.md import Protocol, read_protocol
+from nequip_decorr.study.config import read_study
+from nequip_decorr.study.plan import make_plan
 from nequip_decorr.training.callback import EdgeDecorrelation
 from tests.docs.blocks import KINDS, ROOT, Block, all_blocks, pages
-from tests.support.commands import ENTRY_POINTS, run, train
+from tests.support.commands import ENTRY_POINTS, run
 
 BLOCKS = all_blocks()
 #: makes a training one of seconds; else commands run as they are written
@@ -64,14 +66,13 @@ def test_links_to_files_lead_to_files(page: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two small models, start structures, a protocol, and two runs of MD."""
+def prepared(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """A model under several names, start structures, a protocol, two runs of MD."""
     folder = tmp_path_factory.mktemp("prepared")
     (folder / "configs").symlink_to(ROOT / "configs")
-    for name in ("with", "without"):
-        train(folder / name)
-        shutil.move(folder / name / "last.ckpt", folder / name / "best.ckpt")
-    shutil.copy(folder / "with" / "best.ckpt", folder / "best.ckpt")
+    for name in (".", "with", "without"):
+        (folder / name).mkdir(exist_ok=True)
+        shutil.copy(checkpoint, folder / name / "best.ckpt")
     frames = ase.io.read(ROOT / "configs" / "data" / "hfo2_val.extxyz", ":2")
     ase.io.write(folder / "start.extxyz", frames)
     (protocol,) = (b for b in BLOCKS if b.kind == "protocol")
@@ -121,9 +122,8 @@ def one_space(text: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("block", of("bash", ""))
 def test_commands_run(block: Block, workspace: Path) -> None:
-    if "nequip-decorr md" in block.text:
-        for made in workspace.glob("md-*"):
-            shutil.rmtree(made)
+    for made in re.findall(r"--out (md-\S+)", block.text):
+        shutil.rmtree(workspace / made, ignore_errors=True)
     lines = block.text.replace("\\\n", " ").splitlines()
     output = one_space("\n".join(execute(line, workspace) for line in lines))
     for heading in re.findall(r"^.*(?:\[95 %\]|effective rank).*$", block.shown, re.M):
@@ -174,3 +174,15 @@ def test_protocols_are_read(block: Block, tmp_path: Path) -> None:
     path = tmp_path / "protocol.yaml"
     path.write_text(block.text)
     assert read_protocol(path) != Protocol()
+
+
+@pytest.mark.parametrize("block", of("yaml", "study"))
+def test_studies_are_planned(
+    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them in a folder like that of the shipped configs."""
+    monkeypatch.chdir(ROOT)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    path = tmp_path / "configs" / "study.yaml"
+    path.write_text(block.text)
+    assert make_plan(read_study(path), tmp_path / "out").tasks

@@ -10,10 +10,13 @@ from __future__ import annotations
 import atexit
 import csv
 import importlib
+import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import traceback
+import zipfile
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -36,8 +39,32 @@ ENTRY_POINTS = {
 HUNG_S = 3600.0
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+# what the commands import of other packages; nothing of ours
 _CONTEXT.set_forkserver_preload(
-    ["nequip.scripts.train", "lightning", "allegro.model", "nequip.nn"]
+    [
+        "nequip.scripts.train",
+        "nequip.data.datamodule",
+        "nequip.data.dataset",
+        "nequip.integrations.ase",
+        "nequip.model.saved_models.load_utils",
+        "nequip.nn",
+        "nequip.train.callbacks",
+        "nequip.utils.xpu",
+        "allegro.model",
+        "lightning",
+        "pytorch_lightning",
+        "torch._inductor.codecache",
+        "ase.build",
+        "ase.io.extxyz",
+        "matplotlib.figure",
+        "matscipy.neighbours",
+        "scipy.stats",
+        "filelock",
+        "jinja2",
+        "rich.console",
+        "rich.live",
+        "rich.table",
+    ]
 )
 
 
@@ -89,6 +116,14 @@ class Run:
         with (self.folder / "metrics.csv").open() as handle:
             return list(csv.DictReader(handle))
 
+    @property
+    def refusal(self) -> str:
+        """The one line of a command that refuses what it was given."""
+        lines = self.output.strip().splitlines()
+        assert self.status == 2, self.output
+        assert len(lines) == 1, self.output
+        return lines[0]
+
     def column(self, name: str) -> list[float]:
         """Logged values of one metric in order."""
         return [float(row[name]) for row in self.metrics if row.get(name)]
@@ -113,6 +148,11 @@ def run(command: str, arguments: list[str], folder: Path) -> Run:
         raise TimeoutError(f"{command} ran past {HUNG_S} s:\n{log.read_text()}")
     assert process.exitcode is not None
     return Run(folder, process.exitcode, log.read_text())
+
+
+def md(folder: Path, *arguments: object) -> Run:
+    """Run ``nequip-decorr md``."""
+    return run("nequip-decorr", ["md", *map(str, arguments)], folder)
 
 
 def train_arguments(
@@ -161,10 +201,48 @@ def config_with(folder: Path, change: dict[str, object], name: str = "mine") -> 
     return path
 
 
+def compile_options(target: str) -> list[str]:
+    """Options of ``nequip-compile``, beside the files."""
+    return ["--device", "cpu", "--mode", "aotinductor", "--target", target]
+
+
 def compile_model(checkpoint: Path, target: str, path: Path) -> Path:
     """Compile a checkpoint as a user does for ``target``; returns ``path``."""
-    options = ["--device", "cpu", "--mode", "aotinductor", "--target", target]
-    arguments = [str(checkpoint), str(path), *options]
+    arguments = [str(checkpoint), str(path), *compile_options(target)]
     made = run("nequip-compile", arguments, path.parent)
     assert made.status == 0, made.output
+    return path
+
+
+def package_model(checkpoint: Path, path: Path) -> Path:
+    """Package a checkpoint; returns ``path``."""
+    arguments = ["build", str(checkpoint), str(path)]
+    made = run("nequip-package", arguments, path.parent)
+    assert made.status == 0, made.output
+    return path
+
+
+def script_model(checkpoint: Path, path: Path) -> Path:
+    """Write a checkpoint as TorchScript; returns ``path``."""
+    done = subprocess.run(
+        [sys.executable, HERE / "torchscript.py", checkpoint, path],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=HUNG_S,
+    )
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def with_metadata(model: Path, path: Path, **changes: str) -> Path:
+    """A copy of a compiled model in whose metadata some values are others."""
+    with zipfile.ZipFile(model) as old, zipfile.ZipFile(path, "w") as new:
+        for item in old.infolist():
+            content = old.read(item)
+            if item.filename.endswith("_metadata.json"):
+                metadata = json.loads(content)
+                assert metadata.keys() >= changes.keys()
+                content = json.dumps({**metadata, **changes}).encode()
+            new.writestr(item, content)
     return path

@@ -8,7 +8,7 @@ count (ch. 2: 10.14, expected failures 2.91, 7.36, 6.11).
 
 from __future__ import annotations
 
-from nequip_decorr.md.results import Failure, Replica
+from nequip_decorr.md.results import Event, Replica
 
 HORIZON = 35.0
 
@@ -75,7 +75,7 @@ def as_replicas(
             temperature_K=300.0,
             seed=i,
             time_ps=float(week),
-            failure=Failure("overlap", week, float(week), "relapse")
+            unphysical=Event("overlap", week, float(week), "relapse")
             if relapse
             else None,
             censored_by=None if relapse else "horizon",

@@ -9,9 +9,10 @@ import numpy as np
 from ase import units
 
 from nequip_decorr.md.protocol import Protocol
-from nequip_decorr.md.results import Failure, Replica, RunResult, Trace
+from nequip_decorr.md.results import Event, Replica, RunResult, Trace
 
-CAUSES = ("overlap", "blowup", "runaway", "nonfinite")
+#: of one kind, so that every failure of a made-up run counts for it
+CAUSES = ("overlap", "dissociation")
 
 
 def replica(
@@ -23,10 +24,10 @@ def replica(
     **changes: Any,
 ) -> Replica:
     """One replica that failed by ``cause`` at ``time_ps``, or was censored then."""
-    failure = (
+    event = (
         None
         if cause is None
-        else Failure(
+        else Event(
             cause=cause,
             step=round(time_ps * 1000),
             time_ps=time_ps,
@@ -47,7 +48,7 @@ def replica(
     return Replica(
         **values,
         time_ps=time_ps,
-        failure=failure,
+        **({} if event is None else {event.kind: event}),
         censored_by=None if cause else censored_by,
     )
 

@@ -1,4 +1,4 @@
-"""Models of every kind, made once a session by NequIP's own commands."""
+"""Start structures for the model of the tests."""
 
 from pathlib import Path
 
@@ -6,32 +6,6 @@ import ase.io
 import pytest
 
 from tests.support import commands
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory) -> Path:
-    """A tiny Allegro model of HfO2, trained for real, if not for long."""
-    folder = tmp_path_factory.mktemp("model")
-    commands.train(folder, "trainer.max_epochs=12")
-    return folder / "last.ckpt"
-
-
-@pytest.fixture(scope="session")
-def package(checkpoint) -> Path:
-    """The same model as a package."""
-    path = checkpoint.with_name("tiny.nequip.zip")
-    made = commands.run(
-        "nequip-package", ["build", checkpoint.name, path.name], checkpoint.parent
-    )
-    assert made.status == 0, made.output
-    return path
-
-
-@pytest.fixture(scope="session")
-def compiled(checkpoint) -> Path:
-    """The same model compiled for ase."""
-    path = checkpoint.with_name("tiny.nequip.pt2")
-    return commands.compile_model(checkpoint, "ase", path)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Models whose atom types are not called by chemical symbols, with cutoffs by type."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import ase.io
@@ -16,6 +14,7 @@ from nequip_decorr.inspection.measure import inspect_file
 from nequip_decorr.md import Protocol, load_model, results, run_stability
 from nequip_decorr.md.dynamics.engines import loader
 from tests.support import commands
+from tests.support.commands import md
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +25,7 @@ SHORT = ["--horizon-ps", "0.01", "--replicas", "1"]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
+def ions(tmp_path_factory) -> Path:
     """The tiny model with types of other names."""
     folder = tmp_path_factory.mktemp("ions")
     config = yaml.safe_load((commands.HERE / "tiny.yaml").read_text())
@@ -43,85 +42,63 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def package(checkpoint) -> Path:
-    path = checkpoint.with_name("ions.nequip.zip")
-    made = commands.run(
-        "nequip-package", ["build", str(checkpoint), str(path)], path.parent
-    )
-    assert made.status == 0, made.output
-    return path
+def ions_package(ions) -> Path:
+    return commands.package_model(ions, ions.with_name("ions.nequip.zip"))
 
 
 @pytest.fixture(scope="module")
-def scripted(checkpoint) -> Path:
+def ions_scripted(ions) -> Path:
     """As TorchScript, which knows no map."""
-    path = checkpoint.with_name("ions.nequip.pth")
-    script = commands.HERE / "torchscript.py"
-    made = subprocess.run(
-        [sys.executable, script, checkpoint, path],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert made.returncode == 0, made.stderr
-    return path
+    return commands.script_model(ions, ions.with_name("ions.nequip.pth"))
 
 
 @pytest.fixture(scope="module")
-def compiled(checkpoint) -> Path:
-    return commands.compile_model(
-        checkpoint, "ase", checkpoint.with_name("ions.nequip.pt2")
-    )
+def renamed(compiled, tmp_path_factory) -> Path:
+    """The model of other tests compiled for ase, with types of these names."""
+    path = tmp_path_factory.mktemp("renamed") / "ions.nequip.pt2"
+    names = " ".join(ION_MAP.values())
+    return commands.with_metadata(compiled, path, type_names=names)
 
 
 @pytest.fixture(scope="module")
-def batched(checkpoint) -> Path:
-    return commands.compile_model(
-        checkpoint, "batch", checkpoint.with_name("batch.nequip.pt2")
-    )
-
-
-def md(folder, *arguments):
-    return commands.run("nequip-decorr", ["md", *map(str, arguments)], folder)
+def ions_batched(ions) -> Path:
+    return commands.compile_model(ions, "batch", ions.with_name("batch.nequip.pt2"))
 
 
 def one_line(folder, *arguments):
-    done = md(folder, *arguments, "--out", "refused")
-    lines = done.output.strip().splitlines()
-    assert done.status == 2, done.output
-    assert len(lines) == 1, done.output
+    line = md(folder, *arguments, "--out", "refused").refusal
     assert not (folder / "refused").exists()
-    return lines[0]
+    return line
 
 
-def forces(checkpoint, atoms, species_map):
+def forces(ions, atoms, species_map):
     """By NequIP's own calculator."""
     atoms = atoms.copy()
     atoms.calc = NequIPCalculator._from_saved_model(
-        checkpoint, chemical_species_to_atom_type_map=species_map
+        ions, chemical_species_to_atom_type_map=species_map
     )
     return atoms.get_forces()
 
 
-@pytest.mark.parametrize("form", ["checkpoint", "package", "scripted"])
-def test_forces_are_those_of_nequips_calculator(form, checkpoint, hfo2, request):
+@pytest.mark.parametrize("form", ["ions", "ions_package", "ions_scripted"])
+def test_forces_are_those_of_nequips_calculator(form, ions, hfo2, request):
     path = request.getfixturevalue(form)
-    given = ION_MAP if form == "scripted" else None
+    given = ION_MAP if form == "ions_scripted" else None
     handle = load_model(path, chemical_species_to_atom_type_map=given)
     assert handle.species == ("Hf", "O")
     atoms = ase.io.read(hfo2)
-    expected = forces(checkpoint, atoms, ION_MAP)
+    expected = forces(ions, atoms, ION_MAP)
     atoms.calc = handle.open()
     np.testing.assert_allclose(atoms.get_forces(), expected, atol=1e-4)
     atoms.calc = handle.loaded
     np.testing.assert_allclose(atoms.get_forces(), expected, atol=1e-4)
-    swapped = forces(checkpoint, atoms, {"Hf": "O_ion", "O": "Hf_ion"})
+    swapped = forces(ions, atoms, {"Hf": "O_ion", "O": "Hf_ion"})
     assert np.abs(swapped - expected).max() > 0.01
 
 
 @pytest.mark.parametrize("engine", ["ase", "torchsim"])
-def test_the_map_is_found_and_is_a_part_of_the_run(tmp_path, checkpoint, hfo2, engine):
-    arguments = [checkpoint, f"{hfo2}@0", *SHORT, "--engine", engine, "--out", "run"]
+def test_the_map_is_found_and_is_a_part_of_the_run(tmp_path, ions, hfo2, engine):
+    arguments = [ions, f"{hfo2}@0", *SHORT, "--engine", engine, "--out", "run"]
     done = md(tmp_path, *arguments)
     assert done.status == 0, done.output
     model = results.load(tmp_path / "run" / "result.json").model
@@ -137,19 +114,19 @@ def test_the_map_is_found_and_is_a_part_of_the_run(tmp_path, checkpoint, hfo2, e
     )
 
 
-def test_a_model_without_a_map_says_what_to_type(tmp_path, scripted, hfo2):
+def test_a_model_without_a_map_says_what_to_type(tmp_path, ions_scripted, hfo2):
     start = f"{hfo2}@0"
-    line = one_line(tmp_path, scripted, start, *SHORT)
+    line = one_line(tmp_path, ions_scripted, start, *SHORT)
     assert "`--atom-types Hf=Hf_ion O=O_ion`" in line
-    done = md(tmp_path, scripted, start, *SHORT, *OPTION, "--out", "run")
+    done = md(tmp_path, ions_scripted, start, *SHORT, *OPTION, "--out", "run")
     assert done.status == 0, done.output
 
 
-def test_several_processes_have_the_map(tmp_path, checkpoint, hfo2):
+def test_several_processes_have_the_map(tmp_path, ions, hfo2):
     swapped = {"Hf": "O_ion", "O": "Hf_ion"}
     found = [
         run_stability(
-            checkpoint,
+            ions,
             hfo2,
             Protocol(horizon_ps=0.01, replicas=1),
             output=tmp_path / str(processes),
@@ -161,20 +138,20 @@ def test_several_processes_have_the_map(tmp_path, checkpoint, hfo2):
     assert found[0].replicas == found[1].replicas
 
 
-def test_maps_that_cannot_be_run(tmp_path, checkpoint, hfo2):
+def test_maps_that_cannot_be_run(tmp_path, ions, hfo2):
     for given, message in (
         (["Hf=Hf_ion"], "expected elements that the model knows (Hf), got O in"),
         (["Hf=Hf_ion", "O=O_ino"], "did you mean 'O_ion'?"),
         (["Hf=Hf_ion", "Hf=O_ion"], "expected each element once"),
         (["Hf=Hf_ion", "O=O_ion", hfo2], "after the files"),
     ):
-        line = one_line(tmp_path, checkpoint, hfo2, *SHORT, "--atom-types", *given)
+        line = one_line(tmp_path, ions, hfo2, *SHORT, "--atom-types", *given)
         assert message in line
 
 
-def test_two_elements_of_one_type(checkpoint, hfo2):
+def test_two_elements_of_one_type(ions, hfo2):
     handle = load_model(
-        checkpoint,
+        ions,
         chemical_species_to_atom_type_map={**ION_MAP, "Zr": "Hf_ion"},
     )
     hafnia = ase.io.read(hfo2)
@@ -186,10 +163,10 @@ def test_two_elements_of_one_type(checkpoint, hfo2):
     assert set(handle.species) == {"Hf", "Zr", "O"}
 
 
-def test_a_map_is_for_model_files(tmp_path, checkpoint, hfo2):
+def test_a_map_is_for_model_files(tmp_path, ions, hfo2):
     with pytest.raises(UserError, match="with the path of a model file"):
         run_stability(
-            load_model(checkpoint),
+            load_model(ions),
             hfo2,
             Protocol(),
             output=tmp_path,
@@ -197,7 +174,7 @@ def test_a_map_is_for_model_files(tmp_path, checkpoint, hfo2):
         )
 
 
-@pytest.mark.parametrize("form", ["checkpoint", "package"])
+@pytest.mark.parametrize("form", ["ions", "ions_package"])
 def test_inspect_counts_the_edges_of_the_models_cutoffs(form, request):
     found = inspect_file(request.getfixturevalue(form), f"{commands.DATA}@:3")
     reach = {("Hf", "Hf"): 3.5, ("Hf", "O"): 3.5, ("O", "Hf"): 2.6, ("O", "O"): 2.0}
@@ -212,8 +189,8 @@ def test_inspect_counts_the_edges_of_the_models_cutoffs(form, request):
     assert found.rows == edges
 
 
-def test_inspect_takes_a_map(tmp_path, checkpoint):
-    arguments = ["inspect", str(checkpoint), f"{commands.DATA}@:2"]
+def test_inspect_takes_a_map(tmp_path, ions):
+    arguments = ["inspect", str(ions), f"{commands.DATA}@:2"]
     done = commands.run("nequip-decorr", [*arguments, *OPTION], tmp_path)
     assert done.status == 0, done.output
     wrong = [*arguments, "--atom-types", "Hf=Hf_ion", "O=O_ino"]
@@ -224,9 +201,11 @@ def test_inspect_takes_a_map(tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize(
-    ("form", "engine"), [("compiled", "ase"), ("batched", "torchsim")]
+    ("form", "trained", "engine"),
+    [("renamed", "checkpoint", "ase"), ("ions_batched", "ions", "torchsim")],
+    ids=["ase", "torchsim"],
 )
-def test_compiled_models(tmp_path, form, engine, checkpoint, hfo2, request):
+def test_compiled_models(tmp_path, form, trained, engine, hfo2, request):
     path = request.getfixturevalue(form)
     arguments = [path, hfo2, *SHORT, "--engine", engine]
     assert "`--atom-types Hf=Hf_ion O=O_ion`" in one_line(tmp_path, *arguments)
@@ -238,7 +217,7 @@ def test_compiled_models(tmp_path, form, engine, checkpoint, hfo2, request):
     assert handle.species_map == ION_MAP
     start = results.load(tmp_path / "run" / "result.json").replicas[0]
     atoms = ase.io.read(hfo2, 0)
-    atoms.calc = load_model(checkpoint).loaded
+    atoms.calc = load_model(request.getfixturevalue(trained)).loaded
     assert start.trace.potential_energy_eV[0] == pytest.approx(
         atoms.get_potential_energy(), rel=1e-5
     )

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 
+import ase.io
 import pytest
-from scipy import stats
 
 from nequip_decorr.cli.main import main
 from nequip_decorr.md.results import save
-from nequip_decorr.md.statistics.score import PSEUDO_WEIGHT
-from tests.support.synthetic import run
+from nequip_decorr.md.statistics.fidelity import add_fidelity
+from tests.support.rattled import rattled
+from tests.support.synthetic import replica, run
 
 
 @pytest.fixture
@@ -40,17 +42,23 @@ def test_tables_and_verdict(folders, capsys):
     assert main(["compare", str(folders / "good"), str(folders / "bad")]) == 0
     printed = words(capsys.readouterr().out)
     assert "langevin, 1 fs, horizon 10 ps" in printed
-    assert "good is more stable than bad: score difference +" in printed
-    assert "good - bad all 32" in printed
+    assert "unphysical: good is more stable than bad: it lasts " in printed
+    assert "good / bad " in printed
+    assert " of 32 " in printed
+    assert "at 300 K" in printed
+    assert "over 8 structures (fewer than 80 % failed in one of the models)" in printed
     assert "not reached" in printed
+    # no other kind of event, and none of its verdicts
+    assert "explosion: not followed: 0 of good and 0 of bad exploded" in printed
+    assert "note: this compares these two models, not the recipes" in printed
 
 
 def test_no_failure_is_printed_as_a_bound(folders, capsys):
     assert main(["compare", str(folders / "none"), str(folders / "bad")]) == 0
     printed = words(capsys.readouterr().out)
-    # 8 structures of 4 are resampled whole: 1 - a Beta variable; and 0.05^(1/32)
-    bound = stats.beta(8, PSEUDO_WEIGHT / 4).ppf(0.025)
-    assert f"none 0/32 >= {bound:.2f} >= 0.91 not reached" in printed
+    # 0.05^(1/8) structures; and 0.05^(1/32) replicas
+    assert "none 0/32 >= 0.69 >= 0.91 not reached" in printed
+    assert "unphysical: none is more stable than bad: it lasts >= " in printed
     assert "100 %" not in printed
 
 
@@ -58,9 +66,9 @@ def test_every_other_is_compared_with_the_first(folders, capsys):
     paths = [str(folders / name / "result.json") for name in ("good", "bad", "none")]
     assert main(["compare", *paths]) == 0
     printed = words(capsys.readouterr().out)
-    assert "good - bad" in printed
-    assert "good - none" in printed
-    assert "bad - none" not in printed
+    assert "good / bad" in printed
+    assert "good / none" in printed
+    assert "bad / none" not in printed
     assert "2 comparisons; no interval is widened for that" in printed
 
 
@@ -73,16 +81,66 @@ def test_what_a_reader_must_know_is_printed(folders, capsys):
     assert "note: part is not complete" in printed
 
 
+def test_accuracies_over_the_same_times(tmp_path, capsys):
+    """The report has one of 0.4 to 1.9 ps and one of 0.8 to 3.9 ps."""
+    reference = tmp_path / "reference.extxyz"
+    ase.io.write(reference, rattled(20, seed=2, cells=(2, 2, 2)))
+    base = run(hazard_per_ps=0.0, n_structures=1, replicas=1, horizon_ps=4.0)
+    for name, end, cause in (("a", 4.0, None), ("b", 2.0, "overlap")):
+        (tmp_path / name).mkdir()
+        ase.io.write(tmp_path / name / "0.extxyz", rattled(40, seed=1, cells=(2, 2, 2)))
+        made = replica(0, time_ps=end, cause=cause, formula="Cl32Na32", n_atoms=64)
+        made = replace(made, trajectory="0.extxyz", seed=0)
+        add_fidelity(
+            replace(base, replicas=(made,)), tmp_path / name / "result.json", reference
+        )
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    printed = words(capsys.readouterr().out)
+    assert (
+        "Error of g(r) of Cl32Na32 at 1800 K while both models were stable, 0.8 to 1.9 "
+        "ps pair a b perfect model" in printed
+    )
+    assert "frames 12 12" in printed
+    # the same frames, of the same times
+    (cells,) = re.findall(r"Cl-Na ([\d.]+ ± [\d.]+) ([\d.]+ ± [\d.]+) [\d.]+ ", printed)
+    assert cells[0] == cells[1]
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    (compared,) = json.loads(capsys.readouterr().out)["comparisons"]
+    assert compared["distributions"][0]["n_frames"] == [12, 12]
+
+
 def test_json_has_all_numbers(folders, capsys):
     paths = [str(folders / name) for name in ("good", "bad")]
     assert main(["compare", *paths, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found["runs"]) == {"good", "bad"}
+    assert set(found["runs"]) == {"unphysical", "explosion"}
+    assert set(found["runs"]["unphysical"]) == {"good", "bad"}
     (comparison,) = found["comparisons"]
     assert comparison["names"] == ["good", "bad"]
-    low, high = comparison["difference"]["low"], comparison["difference"]["high"]
-    assert 0 < low < comparison["difference"]["value"] < high
-    assert set(comparison["by_temperature"]) == {"300.0", "1800.0"}
+    unphysical = comparison["kinds"]["unphysical"]
+    ratio = unphysical["overall"]["ratio"]
+    assert 1 < ratio["low"] < ratio["value"]
+    assert ratio["units"] == 8
+    assert set(unphysical["by_temperature"]) == {"300.0", "1800.0"}
+    explosion = comparison["kinds"]["explosion"]
+    assert explosion["overall"] is None
+    assert explosion["verdict"].startswith("not followed")
+
+
+def test_a_ratio_without_limit_is_null_in_json(folders, capsys):
+    paths = [str(folders / name) for name in ("none", "bad")]
+    assert main(["compare", *paths, "--json"]) == 0
+    (comparison,) = json.loads(capsys.readouterr().out)["comparisons"]
+    ratio = comparison["kinds"]["unphysical"]["overall"]["ratio"]
+    assert ratio["low"] > 1
+    assert (ratio["value"], ratio["high"]) == (None, None)
+
+
+def test_lines_fit_the_terminal(folders, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["compare", str(folders / "good"), str(folders / "bad")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
 
 
 @pytest.mark.parametrize(
@@ -132,7 +190,9 @@ def test_files_of_one_name_are_told_apart(tmp_path, capsys):
     paths = [str(tmp_path / name / "md") for name in ("a", "b")]
     assert main(["compare", *paths, "--json"]) == 0
     names = json.loads(capsys.readouterr().out)["comparisons"][0]["names"]
-    assert names == [f"{path}/result.json" for path in paths]
+    assert names == ["a", "b"]
+    assert main(["compare", paths[0], paths[0]]) == 2
+    assert "one of them twice" in capsys.readouterr().err
 
 
 @pytest.mark.slow

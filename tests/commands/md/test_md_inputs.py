@@ -8,22 +8,15 @@ from ase.constraints import FixAtoms
 
 from nequip_decorr.md import results
 from tests.support import commands
+from tests.support.commands import md
 
 pytestmark = pytest.mark.slow
 
 SHORT = ["--horizon-ps", "0.01", "--temperature", "300", "--replicas", "1"]
 
 
-def md(folder, *arguments):
-    return commands.run("nequip-decorr", ["md", *map(str, arguments)], folder)
-
-
 def one_line(folder, *arguments):
-    done = md(folder, *arguments)
-    lines = done.output.strip().splitlines()
-    assert done.status == 2, done.output
-    assert len(lines) == 1, done.output
-    return lines[0]
+    return md(folder, *arguments).refusal
 
 
 @pytest.fixture
@@ -109,7 +102,7 @@ def test_an_output_that_cannot_be_made(tmp_path, checkpoint, hfo2):
     (tmp_path / "file").write_text("")
     for out in ("file", "file/run"):
         line = one_line(tmp_path, checkpoint, hfo2, *SHORT, "--out", out)
-        assert f"a folder for the run that can be written, got {out}" in line
+        assert f"a writable folder for the run, got {out}" in line
         assert "choose another --out" in line
 
 

@@ -14,7 +14,9 @@ from tests.support import commands
 
 pytestmark = pytest.mark.slow
 
-LENGTH = ["--horizon-ps", "1.0", "--replicas", "2", "--temperature", "300", "4000"]
+# to the explosion: the first event ends a run before it can be killed several times
+LENGTH = ["--horizon-ps", "0.4", "--replicas", "2", "--temperature", "300", "4000"]
+LENGTH += ["--until", "explosion"]
 
 
 def found(folder):
@@ -76,7 +78,7 @@ def test_interrupt_and_resume(tmp_path, checkpoint, hfo2, whole):
     process.join(commands.HUNG_S)
     assert process.exitcode == 130
     told = log.read_text()
-    assert "interrupted; run the same command again to resume" in told
+    assert "interrupted; rerun the same command to resume" in told
     assert "(not complete)" in told
     partial = results.load(run / "result.json")
     assert not partial.complete

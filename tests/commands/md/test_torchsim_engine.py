@@ -2,7 +2,7 @@
 
 import multiprocessing
 import time
-from pathlib import Path
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -26,13 +26,6 @@ from tests.support.batched import (
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def batch_model(checkpoint) -> Path:
-    """The tiny model compiled for batches."""
-    path = checkpoint.with_name("batch.nequip.pt2")
-    return commands.compile_model(checkpoint, "batch", path)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +59,7 @@ def structures():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["checkpoint", "batch_model"])
+@pytest.mark.parametrize("form", ["checkpoint", "batched"])
 def test_forces_are_those_of_the_ase_calculator(form, reference, request):
     model = BatchedModel(opened(request.getfixturevalue(form)))
     found = model([System(atoms, atoms.positions) for atoms in structures()])
@@ -80,8 +73,8 @@ def test_forces_are_those_of_the_ase_calculator(form, reference, request):
 
 
 @pytest.mark.slow
-def test_a_compiled_model_moves_a_replica_the_same_in_any_batch(batch_model):
-    how, model = protocol(), opened(batch_model)
+def test_a_compiled_model_moves_a_replica_the_same_in_any_batch(batched):
+    how, model = protocol(), opened(batched)
     jobs = [job(index, atoms, how) for index, atoms in enumerate(structures())]
     together = run(model, how, jobs, Recorder(8, until={1: 2, 3: 5}))
     by_itself = run(model, how, jobs[4:], Recorder(8))
@@ -89,40 +82,38 @@ def test_a_compiled_model_moves_a_replica_the_same_in_any_batch(batch_model):
 
 
 @pytest.mark.slow
-def test_forces_that_are_not_ases_are_refused(batch_model):
+def test_forces_that_are_not_ases_are_refused(batched):
     class Off(NequIPTorchSimCalc):
         def forward(self, state):
             found = super().forward(state)
             found["forces"] = found["forces"] * 1.01
             return found
 
-    how, model = protocol(), opened(batch_model)
+    how, model = protocol(), opened(batched)
     model.__class__ = Off
     with pytest.raises(UserError, match=r"same forces .* got a difference of \S+ eV"):
         run(model, how, [job(0, structures()[0], how)], Recorder(3))
 
 
 @pytest.mark.slow
-def test_a_run_fails_when_and_how_it_does_with_ase(
-    tmp_path, checkpoint, batch_model, hfo2
-):
+def test_a_run_fails_when_and_how_it_does_with_ase(tmp_path, checkpoint, batched, hfo2):
     """A barely trained model, hot: failures, with time, cause and atoms."""
     how = protocol(
         temperatures_K=(3000.0,), horizon_ps=0.06, replicas=3, record_interval_steps=5
     )
     batch = run_stability(
-        batch_model, hfo2, how, output=tmp_path / "batch", engine="torchsim"
+        batched, hfo2, how, output=tmp_path / "batch", engine="torchsim"
     )
     alone = run_stability(checkpoint, hfo2, how, output=tmp_path / "ase")
-    assert sum(replica.failed for replica in alone.replicas) >= 1
+    assert sum(bool(replica.first) for replica in alone.replicas) >= 1
     for one, other in zip(batch.replicas, alone.replicas, strict=True):
         assert one.key == other.key
         assert one.time_ps == other.time_ps
         assert one.censored_by == other.censored_by
-        if one.failure is not None:
-            assert one.failure.cause == other.failure.cause
-            assert one.failure.atoms == other.failure.atoms
-            assert (tmp_path / "batch" / one.failure.last_good_frame).exists()
+        if one.first is not None:
+            assert one.first.cause == other.first.cause
+            assert one.first.atoms == other.first.atoms
+            assert (tmp_path / "batch" / one.first.last_good_frame).exists()
         np.testing.assert_allclose(
             one.trace.temperature_K, other.trace.temperature_K, rtol=1e-3
         )
@@ -139,12 +130,18 @@ def run_to_be_killed(model, structures, output):
     )
 
 
+def without_energies(replica):
+    trace = replica.trace
+    trace = replace(trace, potential_energy_eV=(), total_energy_eV=())
+    return replace(replica, trace=trace)
+
+
 @pytest.mark.slow
 def test_killed_and_started_again_it_ends_as_if_nothing_had_been(
-    tmp_path, batch_model, hfo2
+    tmp_path, batched, hfo2
 ):
     process = multiprocessing.get_context("spawn").Process(
-        target=run_to_be_killed, args=(batch_model, hfo2, tmp_path / "killed")
+        target=run_to_be_killed, args=(batched, hfo2, tmp_path / "killed")
     )
     process.start()
     states = tmp_path / "killed" / "state"
@@ -155,13 +152,17 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_been(
     assert len(list(states.glob("*.npz"))) >= 3
     assert not list((tmp_path / "killed" / "replicas").iterdir())
     killed, whole = (
-        run_stability(
-            batch_model, hfo2, KILLED, output=tmp_path / name, engine="torchsim"
-        )
+        run_stability(batched, hfo2, KILLED, output=tmp_path / name, engine="torchsim")
         for name in ("killed", "whole")
     )
     assert killed.complete
-    assert killed.replicas == whole.replicas
+    # Forces have the same bits in every batch, and so has the path; the model's sum
+    # over the atoms of a replica does not (one energy in ten differs in its last bits).
+    for one, other in zip(killed.replicas, whole.replicas, strict=True):
+        assert without_energies(one) == without_energies(other)
+        np.testing.assert_allclose(
+            one.trace.potential_energy_eV, other.trace.potential_energy_eV, rtol=1e-10
+        )
 
 
 @pytest.mark.slow

@@ -1,0 +1,187 @@
+"""RESULTS.md of the studies in the regime of practice, from studies of known effect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from scipy import stats
+
+from benchmarks.pages import records_checksum, updated
+from benchmarks.practice import pages
+from nequip_decorr.study.report.result import Findings, findings
+from tests.support.synthetic_study import synthetic_study
+
+METRIC = "forces_rmse"
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Findings]:
+    folder = tmp_path_factory.mktemp("studies")
+    return {
+        "3bpa": findings(synthetic_study(folder / "a", 3, log_ratio=0.8)),
+        "acac": findings(synthetic_study(folder / "b", 2, log_ratio=0.1, seeds=5)),
+    }
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of the lines of a table, without its first two."""
+    lines = [each for each in text.splitlines() if each.startswith("|")][2:]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def test_a_row_for_each_answer(studies: dict[str, Findings]) -> None:
+    given = {name: found.answers for name, found in studies.items()}
+    found = rows(pages.table(given, "time", "unphysical"))
+    assert {(row[0], row[2]) for row in found} == {
+        ("3bpa", "variant-1"),
+        ("3bpa", "variant-2"),
+        ("acac", "variant-1"),
+    }
+    # conditions are never pooled
+    assert {row[1] for row in found} == {"hot@1200K", "hotter@2400K"}
+    assert len(found) == 6
+
+
+def test_cells_are_those_of_the_answer(studies: dict[str, Findings]) -> None:
+    (row,) = (
+        row
+        for row in rows(pages.table({"acac": studies["acac"].answers}, "error", METRIC))
+        if row[1] == "out"
+    )
+    values = {
+        variant: np.log(
+            [
+                m.errors["out"][METRIC]
+                for m in studies["acac"].models
+                if m.variant == variant
+            ]
+        )
+        for variant in ("none", "variant-1")
+    }
+    difference = values["variant-1"] - values["none"]
+    low, high = stats.t.interval(
+        0.95, len(difference) - 1, difference.mean(), stats.sem(difference)
+    )
+    expected = np.exp([difference.mean(), low, high])
+    assert row[3] == f"{np.exp(values['none'].mean()):.3g} eV/A"
+    assert row[4] == "{:.3g} [{:.3g}, {:.3g}]".format(*expected)
+
+
+def test_primary_questions_are_corrected_for_their_number(
+    studies: dict[str, Findings],
+) -> None:
+    found = rows(pages.primary(studies))
+    assert [row[0] for row in found] == ["3bpa", "acac"]
+    alone = [float(row[5]) for row in found]
+    together = [float(row[7]) for row in found]
+    smaller = int(np.argmin(alone))
+    assert together[smaller] == pytest.approx(min(1, 4 * alone[smaller]), rel=0.05)
+    larger = min(1, 3 * alone[1 - smaller])
+    assert together[1 - smaller] == pytest.approx(larger, rel=0.05)
+
+
+def test_a_variant_against_another_than_the_baseline(
+    studies: dict[str, Findings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "ALSO", {"variant-2": "variant-1"})
+    found = studies["3bpa"]
+    extra = list(pages.also(found))
+    assert {a.question.variant for a in extra} == {"variant-2 against variant-1"}
+    assert list(pages.also(studies["acac"])) == []
+    one = next(a for a in extra if a.question.what == METRIC)
+    errors = {
+        variant: np.log(
+            [
+                m.errors[str(one.question.where)][METRIC]
+                for m in found.models
+                if m.variant == variant
+            ]
+        )
+        for variant in ("variant-1", "variant-2")
+    }
+    expected = np.exp((errors["variant-2"] - errors["variant-1"]).mean())
+    assert one.effect is not None
+    assert one.effect.value == pytest.approx(expected)
+
+
+def test_a_page_of_studies_that_are_not_done(tmp_path: Path) -> None:
+    missing = tuple(f"variant-1_{seed}.md-hot" for seed in range(1, 9))
+    synthetic_study(tmp_path / "acac", missing=missing)
+    text = pages.results(pages.read_studies(tmp_path))
+    (row,) = rows(text.partition("## The primary questions")[2].partition("\n## ")[0])
+    assert row == [
+        "acac",
+        "hot@1200K",
+        "unphysical",
+        "",
+        "",
+        "",
+        "not known yet",
+        "",
+        "",
+    ]
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, Findings]:
+    return pages.read_studies()
+
+
+def test_the_committed_page_is_that_of_the_committed_records(
+    committed: dict[str, Findings],
+) -> None:
+    path = pages.RESULTS / "RESULTS.md"
+    assert pages.results(committed) == path.read_text(encoding="utf-8")
+
+
+def test_the_documentation_has_the_tables_of_the_records(
+    committed: dict[str, Findings],
+) -> None:
+    text = pages.PAGE.read_text(encoding="utf-8")
+    made = pages.marked(committed)
+    assert all(f"<!-- table {name} -->" in text for name in made)
+    assert updated(text, made) == text
+
+
+def test_committed_studies_are_complete(committed: dict[str, Findings]) -> None:
+    for name, found in committed.items():
+        assert found.complete
+        # reading the study would need the data, which are not in the repository
+        asked = yaml.safe_load((pages.HERE / f"{name}_study.yaml").read_text())
+        seeds = list(range(1, asked["seeds"] + 1))
+        # as they were registered before the first of them was trained
+        assert [wave["seeds"] for wave in found.registered.waves] == [seeds]
+        variants = found.registered.identity["variants"]
+        assert asked["variants"] == {
+            each: list(known["overrides"]) for each, known in variants.items()
+        }
+
+
+def test_figures_are_those_of_the_records(committed: dict[str, Findings]) -> None:
+    for name, found in committed.items():
+        with Image.open(pages.RESULTS / f"{name}_survival.png") as image:
+            assert image.text["Description"] == records_checksum(found.folder)
+
+
+def test_tighter_limits_stand_beside_those_of_the_run(tmp_path: Path) -> None:
+    study = synthetic_study(tmp_path / "acac", log_ratio=0.8)
+    again = synthetic_study(tmp_path / "acac/limits/max_force_eV_per_A=50")
+    found = rows(pages.limits({"acac": findings(study)}))
+    asked = findings(study).answers
+    times = [each.question for each in asked if each.question.quantity == "time"]
+    assert len(found) == 2 * len(times)
+    both = {"as run": findings(study), "max_force_eV_per_A=50": findings(again)}
+    for row in found:
+        answer = next(
+            each
+            for each in both[row[4]].answers
+            if [each.question.where, each.question.what, each.question.variant]
+            == row[1:4]
+        )
+        value = "" if answer.effect is None else f"{answer.effect.value:.3g}"
+        assert row[6].partition(" ")[0] == value
+    assert pages.limits({"acac": findings(again)}) == ""
