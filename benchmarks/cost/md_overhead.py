@@ -143,10 +143,10 @@ def overhead(model: Path, n_atoms: int, n_steps: int, device: str) -> Share:
             # a terminal, so that the bar is drawn
             console=Console(file=io.StringIO(), force_terminal=True),
         )
-    if result.replicas[0].failed:
+    if result.replicas[0].first:
         raise UserError(
             f"expected a model stable for {n_steps} steps at {TEMPERATURE_K:g} K, "
-            f"got {result.replicas[0].failure}; train it for longer"
+            f"got {result.replicas[0].first}; train it for longer"
         )
     model_s, observer_s = (
         np.array(times[WARM_UP_STEPS : n_steps + 1])

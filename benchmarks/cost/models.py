@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -24,6 +23,7 @@ from scipy import stats
 
 from nequip_decorr import EdgeDecorrelation
 from nequip_decorr.training import nequip_internals
+from nequip_decorr.training.terms import LossTerm
 
 from ..common import ROOT
 
@@ -123,16 +123,15 @@ class Switched(EdgeDecorrelation):
     """The callback, with hooks that can be switched off, or to monitoring only."""
 
     kind = ON
+    in_loss: LossTerm | None = None
 
     def switch(self, kind: str, pl_module: Any) -> None:
         """Outside the timed part: a training does not switch from step to step."""
-        if not hasattr(self, "term"):
-            self.term = self._loss_term
+        self.in_loss = self.in_loss or self.term
         self.kind = kind
-        every = EVERY_N_STEPS if kind == FOURTH else 1
-        sample = replace(self.options.sample, every=every)
-        self.options = replace(self.options, sample=sample)
-        self._loss_term = self.term if kind in {ON, FOURTH} else None
+        if self.in_loss is not None:
+            self.in_loss.every = EVERY_N_STEPS if kind == FOURTH else 1
+        self.term = self.in_loss if kind in {ON, FOURTH} else None
         coeff = COEFFICIENT if kind in {ON, FOURTH} else 0.0
         nequip_internals.set_coefficient(pl_module.loss, self.name, coeff)
 

@@ -1,6 +1,6 @@
 """What decorrelation is compared with: sharpness-aware minimisation and weight noise.
 
-Both are named in the overrides of :mod:`models` and found by ``nequip-train`` with the
+Both are named in the overrides of studies and found by ``nequip-train`` with the
 repository in ``PYTHONPATH``.
 """
 

@@ -1,4 +1,4 @@
-"""Other forms of the loss term, to compare with; RESULTS.md says what they do.
+"""Other forms of the loss term, to compare with (``studies/cpu/forms.yaml``).
 
 Plain autograd on the scalars of Allegro's layers, in one process. NequIP takes each as
 one more term of its loss. It rescales coefficients to a sum of 1, so 0.6 beside 1 for

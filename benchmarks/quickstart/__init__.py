@@ -1,1 +1,0 @@
-"""Allegro on HfO2 with and without the flag, side by side; ``make quickstart``."""
