@@ -1,0 +1,1 @@
+"""Studies in the regime that people work in."""

@@ -1,0 +1,254 @@
+"""RESULTS.md of the studies: one table a question, a row for each answer.
+
+Answers are those of ``nequip-decorr study``, by its own rule. Two things come on top:
+the primary questions of all studies corrected together, and ZBL with the term against
+ZBL alone, as a study compares with its first variant only.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from nequip_decorr.md.files import write_atomic
+from nequip_decorr.study.answers import Answer, answers
+from nequip_decorr.study.folder import StudyFolder
+from nequip_decorr.study.report.result import Findings, findings
+from nequip_decorr.study.report.rows import notes, row
+from nequip_decorr.study.statistics import holm
+
+from ..common import ROOT, enter
+from ..pages import head, in_units, line, template, updated, write_figure
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+
+#: The page with tables of these studies.
+PAGE = ROOT / "docs" / "evidence.md"
+
+Studies = Mapping[str, Findings]
+
+#: What every table says of an answer.
+COLUMNS = ("without", "ratio [95 %]", "p", "verdict")
+
+#: Each study, in the order of RESULTS.md, and what it asks.
+STUDIES = {
+    "3bpa": "A molecule trained at 300 K, simulated at 600 and 1200 K",
+    "acac": "The same, for acetylacetone",
+    "early": "Models that fall apart within 0.1 ps",
+    "hfo2": "Unseen compositions and a higher temperature of HfO2, with ZBL beside it",
+}
+
+#: A variant that is also compared with another than the baseline.
+ALSO = {"zbl-term": "zbl"}
+
+#: Conditions and test sets of docs/evidence.md.
+LABELS = {
+    ("3bpa", "split"): "3BPA, 300 K",
+    ("3bpa", "test_600K"): "3BPA, 600 K",
+    ("3bpa", "test_1200K"): "3BPA, 1200 K",
+    ("3bpa", "warm@600K"): "3BPA, 600 K",
+    ("3bpa", "hot@1200K"): "3BPA, 1200 K",
+    ("acac", "test_MD_300K"): "acetylacetone, 300 K",
+    ("acac", "test_MD_600K"): "acetylacetone, 600 K",
+    ("acac", "warm@600K"): "acetylacetone, 600 K",
+    ("acac", "hot@1200K"): "acetylacetone, 1200 K",
+    ("early", "hot@1200K"): "3BPA, six epochs, 1200 K",
+}
+
+QUESTIONS = {
+    "Does the geometry stay physical for longer?": ("time", "unphysical"),
+    "Does it take longer to explode?": ("time", "explosion"),
+    "What does it cost in forces?": ("error", "forces_rmse"),
+    "What does it cost in energies?": ("error", "per_atom_energy_rmse"),
+    "How much less correlated are the features?": ("correlation", None),
+    "What does it cost in time?": ("training time", None),
+}
+
+
+def read_studies(folder: Path = RESULTS) -> dict[str, Findings]:
+    """The studies that have begun."""
+    return {
+        name: findings(StudyFolder(folder / name))
+        for name in STUDIES
+        if (folder / name / "plan.json").exists()
+    }
+
+
+def results(studies: Studies) -> str:
+    """The text of RESULTS.md."""
+    given = {name: [*each.answers, *also(each)] for name, each in studies.items()}
+    return template(HERE).render(
+        studies=studies,
+        about=STUDIES,
+        primary=primary(studies),
+        tables={
+            title: table(given, quantity, what)
+            for title, (quantity, what) in QUESTIONS.items()
+        },
+        limits=limits(studies),
+        described=described(studies),
+        notes={name: notes(found) for name, found in studies.items()},
+    )
+
+
+def primary(studies: Studies) -> str:
+    """The primary question of each study, also corrected for their number."""
+    asked = {
+        name: next(a for a in found.answers if a.question.primary)
+        for name, found in studies.items()
+    }
+    known = {name: a.p_value for name, a in asked.items() if a.p_value is not None}
+    # a study that has no answer yet counts as one more question
+    corrected = holm([*known.values(), *[1.0] * (len(STUDIES) - len(known))])
+    together = dict(zip(known, corrected, strict=False))
+    lines = head(["study", "condition", "event", *COLUMNS, "p of all", "events"])
+    for name, answer in asked.items():
+        question = answer.question
+        all_of_them = f"{together[name]:.2g}" if name in together else ""
+        shown = [name, str(question.where), str(question.what), *cells(answer)]
+        lines.append(line([*shown, all_of_them, ", ".join(answer.events or ())]))
+    powers = [f"{name}: {p}." for name, a in asked.items() if (p := row(a)["power"])]
+    return "\n".join(lines) + "".join(f"\n\n{power}" for power in powers)
+
+
+def marked(studies: Studies) -> dict[str, str]:
+    """Tables of docs/evidence.md by name."""
+    given = {name: found.answers for name, found in studies.items()}
+    return {
+        "practice times": summary(given, "time", "unphysical"),
+        "practice explosions": summary(given, "time", "explosion"),
+        "practice forces": summary(given, "error", "forces_rmse"),
+        "practice energies": summary(given, "error", "per_atom_energy_rmse"),
+    }
+
+
+def summary(given: Mapping[str, Iterable[Answer]], quantity: str, what: str) -> str:
+    """Answers in words of the field; those without a label are in RESULTS.md only."""
+    events = ["with, without"] if quantity == "time" else []
+    lines = head(["", *COLUMNS[:3], *events])
+    for name, each in given.items():
+        for answer in each:
+            question = answer.question
+            label = LABELS.get((name, str(question.where)))
+            if (question.quantity, question.what) != (quantity, what) or not label:
+                continue
+            counts = [", ".join(answer.events or ())] if events else []
+            lines.append(line([label, *cells(answer)[:3], *counts]))
+    return "\n".join(lines)
+
+
+def cells(answer: Answer) -> list[str]:
+    """Of :data:`COLUMNS`."""
+    known = row(answer)
+    return [baseline(answer), known["ratio"], known["p"], known["verdict"]]
+
+
+def baseline(answer: Answer) -> str:
+    """Geometric mean of the baseline with its unit."""
+    question, effect = answer.question, answer.effect
+    if effect is None or effect.baseline is None:
+        return "" if effect is None else "-"
+    return in_units(question.quantity, question.what, effect.baseline, digits=3)
+
+
+def also(found: Findings) -> Iterator[Answer]:
+    """Comparisons with another variant than the baseline; p-values uncorrected."""
+    for variant, other in ALSO.items():
+        if variant not in found.variants:
+            continue
+        questions = [
+            replace(answer.question, primary=False)
+            for answer in found.answers
+            if answer.question.variant == variant
+        ]
+        for answer in answers(questions, found.models, other, []):
+            name = f"{variant} against {other}"
+            effect = answer.effect
+            yield replace(
+                answer,
+                question=replace(answer.question, variant=name),
+                p_value=effect.p_value if effect else None,
+            )
+
+
+def table(
+    given: Mapping[str, Iterable[Answer]], quantity: str, what: str | None
+) -> str:
+    """All answers to a question in Markdown."""
+    where = {"time": ["condition"], "error": ["test set"]}.get(quantity, [])
+    events = ["events"] if quantity == "time" else []
+    lines = head(["study", *where, "variant", *COLUMNS, *events])
+    for name, each in given.items():
+        for answer in each:
+            question = answer.question
+            if (question.quantity, question.what) != (quantity, what):
+                continue
+            place = [str(question.where)] if where else []
+            counts = [", ".join(answer.events or ())] if events else []
+            shown = [*place, question.variant, *cells(answer), *counts]
+            lines.append(line([name, *shown]))
+    return "\n".join(lines)
+
+
+def limits(studies: Studies) -> str:
+    """Times to events under tighter limits, beside those of the runs."""
+    lines = head(
+        ["study", "condition", "event", "variant", "limit", *COLUMNS, "events"]
+    )
+    for name, found in studies.items():
+        judged = {
+            path.parent.name: findings(StudyFolder(path.parent))
+            for path in sorted(found.folder.glob("limits/*/plan.json"))
+        }
+        if not judged:
+            continue
+        of_limit = {"as run": found, **judged}
+        for question in (a.question for a in found.answers):
+            if question.quantity != "time":
+                continue
+            for limit, each in of_limit.items():
+                answer = next(a for a in each.answers if a.question == question)
+                place = [name, str(question.where), str(question.what)]
+                shown = [*place, question.variant, limit, *cells(answer)]
+                lines.append(line([*shown, ", ".join(answer.events or ())]))
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def described(studies: Studies) -> str:
+    """Pair distributions and NVE drift, which no question asks about."""
+    lines = head(["study", "variant", "condition", "value", "models"])
+    for name, found in studies.items():
+        for variant in found.variants:
+            own = [model for model in found.models if model.variant == variant]
+            for key, unit in (("rdf", "A"), ("drift", "meV/atom/ps")):
+                values: dict[str, list[float]] = {}
+                for model in own:
+                    for where, value in getattr(model, key).items():
+                        each = value if isinstance(value, list) else [value]
+                        sizes = [abs(one) for one in each if one is not None]
+                        values.setdefault(where, []).extend(sizes)
+                for where, some in values.items():
+                    said = f"{sum(some) / len(some):.3g} {unit}" if some else "failed"
+                    lines.append(line([name, variant, where, said, str(len(some))]))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Write RESULTS.md, the figures, and the tables of docs/evidence.md."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.parse_args()
+    studies = read_studies()
+    path = RESULTS / "RESULTS.md"
+    write_atomic(path, results(studies))
+    print(f"written: {path}")
+    for name, found in studies.items():
+        write_figure(found, RESULTS / f"{name}_survival.png")
+    text = PAGE.read_text(encoding="utf-8")
+    write_atomic(PAGE, updated(text, marked(studies)))
+
+
+if __name__ == "__main__":
+    enter(main)
