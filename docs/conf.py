@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from posixpath import normpath
 from typing import Any
 
 DOCS = Path(__file__).resolve().parent
@@ -27,7 +28,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build", "_generated", "options.md"]  # pages include these
+exclude_patterns = ["_build", "_generated"]  # pages include the latter
 
 html_theme = "furo"
 html_math_renderer = "mathml"
@@ -63,7 +64,7 @@ def relocate(text: str, folder: str) -> str:
         words, target = match.groups()
         if target.startswith(("http", "#")):
             return match.group()
-        return f"{words} (`{folder}/{target}`)"
+        return f"{words} (`{normpath(f'{folder}/{target}')}`)"
 
     return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)]*)\)", path, text)
 
@@ -71,7 +72,7 @@ def relocate(text: str, folder: str) -> str:
 def collect() -> None:
     """Copy what benchmarks have written, so that pages can include it."""
     GENERATED.mkdir(exist_ok=True)
-    for name in ("hfox", "cost"):
+    for name in ("hfox", "practice", "cost"):
         results = ROOT / "benchmarks" / name / "results"
         target = GENERATED / name
         shutil.rmtree(target, ignore_errors=True)
@@ -80,11 +81,10 @@ def collect() -> None:
             if path.suffix == ".png":
                 shutil.copy(path, target)
             elif path.suffix == ".md":
-                text = relocate(path.read_text(encoding="utf-8"), f"benchmarks/{name}")
+                text = relocate(
+                    path.read_text(encoding="utf-8"), f"benchmarks/{name}/results"
+                )
                 (target / path.name).write_text(text, encoding="utf-8")
-    options = DOCS / "options.md"
-    text = options.read_text(encoding="utf-8") if options.exists() else ""
-    (GENERATED / "options.md").write_text(text, encoding="utf-8")
 
 
 collect()
