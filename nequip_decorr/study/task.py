@@ -14,7 +14,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +39,9 @@ HIDDEN = ("SLURM_", "SUBMITIT_", "PMI_", "PMIX_")
 #: How long a command may take to end once it is asked to.
 PATIENCE_S = 0.7
 
+#: How long SIGTERM may take to reach this process after it has ended the command.
+SIGTERM_S = 2.0
+
 
 @dataclass
 class TaskRun:
@@ -59,7 +61,7 @@ class TaskRun:
     def __call__(self) -> None:
         """Run the task, unless it has a record."""
         with _told_to_end() as told:
-            run_task(StudyFolder(self.folder), self.key, self._running, told.is_set)
+            run_task(StudyFolder(self.folder), self.key, self._running, told)
 
     def checkpoint(self) -> Any:
         """Called by submitit when the job's time is over: end the command and requeue.
@@ -245,18 +247,29 @@ def _execute(
 
 
 @contextmanager
-def _told_to_end() -> Iterator[threading.Event]:
-    """Whether SIGTERM arrived, which SLURM sends to all processes of an ended job."""
-    told = threading.Event()
+def _told_to_end() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM arrived, which SLURM sends to all processes of an ended job.
+
+    It sends them one after the other, so the command may have ended before this process
+    is told, and the answer waits for that.
+    """
+    told = False
 
     def tell(number: int, frame: Any) -> None:
-        told.set()
+        nonlocal told
+        told = True
         if callable(before):
             before(number, frame)
 
+    def ask() -> bool:
+        end = time.monotonic() + SIGTERM_S
+        while not told and time.monotonic() < end:
+            time.sleep(0.05)
+        return told
+
     before = signal.signal(signal.SIGTERM, tell)
     try:
-        yield told
+        yield ask
     finally:
         signal.signal(signal.SIGTERM, before)
 

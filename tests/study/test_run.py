@@ -283,7 +283,9 @@ def test_more_gpus_than_there_are(folder):
 
 @pytest.mark.slow
 def test_a_job_that_is_ended_leaves_no_record(folder):
-    """SIGTERM to all processes of it, as SLURM sends before it requeues a job."""
+    """SIGTERM to all processes of it, as SLURM sends before it requeues a job; to one
+    after the other, so the command may have ended first.
+    """
     one = task(folder, "sleep 1000")
     registered(folder, one)
     script = (
@@ -294,8 +296,9 @@ def test_a_job_that_is_ended_leaves_no_record(folder):
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     wait_for((folder.path / "a.count").exists)
     (child,) = children(process.pid)
-    process.terminate()
     os.kill(child, signal.SIGTERM)
+    wait_for(lambda: child not in children(process.pid))
+    process.terminate()
     assert process.wait(PATIENCE_S) != 0
     assert folder.record(one.key) is None
 
