@@ -129,7 +129,9 @@ class LocalRunner(Runner):
 
     def cancel(self) -> None:
         for _, job in self.running.values():
-            job.cancel()
+            # submitit's own cancel sends SIGINT, which processes in the background of
+            # a shell ignore
+            job._process.terminate()
         self.finish()
 
 
@@ -250,12 +252,13 @@ class SlurmRunner(Runner):
                 else [self.executor.submit(runs[0])]
             )
         except Exception as error:
+            before = self.alive
             self.alive = len(queued_jobs().intersection(self.jobs.values()))
             if len(tasks) > 1:
                 self.array = len(tasks) // 2
                 return self.submit(tasks[: self.array])
-            if self.alive:
-                self.most_alive = self.alive
+            if self.alive or before:  # the others may have ended just now
+                self.most_alive = max(1, self.alive)
                 return set()
             raise UserError(
                 f"sbatch refused a job: {one_line(error, 400)}; change executor.slurm "

@@ -200,8 +200,8 @@ def _submit(
             break
         if task.key in mine:
             continue
-        if folder.is_running(task.key):
-            elsewhere.add(task.key)
+        if folder.is_running(task.key) or folder.record(task.key) is not None:
+            elsewhere.add(task.key)  # it may have ended just now
         else:
             chosen.append(task)
     accepted = set[str]().union(*(runner.submit(group) for group in groups(chosen)))

@@ -36,11 +36,38 @@ TAIL = 20
 #: What a command must not see: Lightning would take a job's layout for its own.
 HIDDEN = ("SLURM_", "SUBMITIT_", "PMI_", "PMIX_")
 
-#: How long a command may take to end once it is asked to.
+#: How long a command may take to end after Ctrl-C: submitit waits for a second.
 PATIENCE_S = 0.7
+
+#: Signals that wait until a command that has started is known.
+HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 #: How long SIGTERM may take to reach this process after it has ended the command.
 SIGTERM_S = 2.0
+
+
+@dataclass
+class Ending:
+    """Whether this process was told to end, by SIGTERM or Ctrl-C.
+
+    Attributes:
+        told: whether it was.
+        running: the command, while it runs.
+    """
+
+    told: bool = False
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def comes(self) -> bool:
+        """The same, and waits for it a while.
+
+        SLURM sends SIGTERM to all processes of an ended job, one after the other, so
+        the command may have ended before this process is told.
+        """
+        end = time.monotonic() + SIGTERM_S
+        while not self.told and time.monotonic() < end:
+            time.sleep(0.05)
+        return self.told
 
 
 @dataclass
@@ -50,18 +77,19 @@ class TaskRun:
     Attributes:
         folder: folder of the study.
         key: key of the task.
-        patience_s: seconds that the command may take to end before a requeue.
+        patience_s: seconds that the command may take to end when the job is ended or
+            requeued.
     """
 
     folder: str
     key: str
     patience_s: float = 20.0
-    _running: list[subprocess.Popen[bytes]] = field(default_factory=list, repr=False)
+    _ending: Ending = field(default_factory=Ending, repr=False)
 
     def __call__(self) -> None:
         """Run the task, unless it has a record."""
-        with _told_to_end() as told:
-            run_task(StudyFolder(self.folder), self.key, self._running, told)
+        with _told(self._ending, self.patience_s):
+            run_task(StudyFolder(self.folder), self.key, self._ending)
 
     def checkpoint(self) -> Any:
         """Called by submitit when the job's time is over: end the command and requeue.
@@ -70,17 +98,12 @@ class TaskRun:
         """
         from submitit.helpers import DelayedSubmission
 
-        for process in self._running:
+        for process in self._ending.running:
             stop(process, self.patience_s)
         return DelayedSubmission(TaskRun(self.folder, self.key, self.patience_s))
 
 
-def run_task(
-    study: StudyFolder,
-    key: str,
-    running: list[subprocess.Popen[bytes]] | None = None,
-    told_to_end: Callable[[], bool] = lambda: False,
-) -> None:
+def run_task(study: StudyFolder, key: str, ending: Ending | None = None) -> None:
     """Run a task and write its record; does nothing if it has one.
 
     Waits for any process that runs the same task. If this process is killed, the
@@ -90,10 +113,9 @@ def run_task(
     Args:
         study: folder of the study.
         key: key of the task.
-        running: list that holds the command's process while it runs.
-        told_to_end: whether this process was asked to end. A command that then fails
-            was asked to end as well, so no record is written and the next run resumes
-            the task.
+        ending: holds the command while it runs, and whether this process was told to
+            end. A command that then fails was told to end as well, so no record is
+            written and the next run resumes the task.
     """
     with study.lock(key) as lock:
         if study.record(key) is not None:
@@ -110,8 +132,8 @@ def run_task(
                 "and retry",
             }
         else:
-            ended = _run(study, task, registered.cwd, lock, running)
-        if ended["status"] != "done" and told_to_end():
+            ended = _run(study, task, registered.cwd, lock, ending)
+        if ended["status"] != "done" and ending is not None and ending.comes():
             raise InterruptedError(f"{key} was interrupted")
         study.end(key, attempts)
         study.store.write(
@@ -144,7 +166,7 @@ def _run(
     task: Task,
     cwd: str,
     lock: FileLock,
-    running: list[subprocess.Popen[bytes]] | None,
+    ending: Ending | None,
 ) -> dict[str, Any]:
     folder, log = study.path / task.folder, study.log(task.key)
     cache = study.path / "cache" / task.key
@@ -158,7 +180,7 @@ def _run(
             cwd=cwd,
             env=environment(cache),
             lock=lock,
-            running=running,
+            ending=ending or Ending(),
         )
         if code == 0:
             found = stages.harvest(task.stage, folder, task.test_sets)
@@ -217,9 +239,15 @@ def _execute(
     cwd: str,
     env: Mapping[str, str],
     lock: FileLock,
-    running: list[subprocess.Popen[bytes]] | None,
+    ending: Ending,
 ) -> int:
-    with log.open("ab") as handle, _copy(lock) as descriptors:
+    with (
+        log.open("ab") as handle,
+        _copy(lock) as descriptors,
+        _signals_held() as release,
+    ):
+        if ending.told:
+            raise InterruptedError("told to end before the command began")
         handle.write(f"$ {shlex.join(command)}\n".encode())
         handle.flush()
         process = subprocess.Popen(
@@ -230,53 +258,69 @@ def _execute(
             stdout=handle,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_ignore_timeout_signal,  # noqa: PLW1509, there are no threads
+            preexec_fn=_reset_signals,  # noqa: PLW1509, there are no threads
             pass_fds=descriptors,
         )
-    if running is not None:
-        running.append(process)
-    try:
-        return process.wait()
-    except BaseException:
-        stop(process, PATIENCE_S)
-        process.wait()
-        raise
-    finally:
-        if running is not None:
-            running.remove(process)
+        ending.running.append(process)
+        try:
+            release()
+            return process.wait()
+        except BaseException:
+            stop(process, PATIENCE_S)
+            process.wait()
+            raise
+        finally:
+            ending.running.remove(process)
 
 
 @contextmanager
-def _told_to_end() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM arrived, which SLURM sends to all processes of an ended job.
-
-    It sends them one after the other, so the command may have ended before this process
-    is told, and the answer waits for that.
-    """
-    told = False
+def _told(ending: Ending, patience_s: float) -> Iterator[None]:
+    """End the command as soon as this process is told to end."""
 
     def tell(number: int, frame: Any) -> None:
-        nonlocal told
-        told = True
-        if callable(before):
-            before(number, frame)
+        ending.told = True
+        for process in ending.running:
+            stop(process, patience_s if number == signal.SIGTERM else PATIENCE_S)
+        handler = before[number]
+        if callable(handler):
+            handler(number, frame)
 
-    def ask() -> bool:
-        end = time.monotonic() + SIGTERM_S
-        while not told and time.monotonic() < end:
-            time.sleep(0.05)
-        return told
-
-    before = signal.signal(signal.SIGTERM, tell)
+    # also where a shell has started the study in the background, without Ctrl-C
+    before: dict[int, Any] = {
+        number: signal.signal(number, tell)
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
-        yield ask
+        yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _ignore_timeout_signal() -> None:
-    """Ignore the timeout signal, which SLURM sends to all but is for submitit only."""
+@contextmanager
+def _signals_held() -> Iterator[Callable[[], None]]:
+    """Hold signals back until the yielded function is called.
+
+    A command that has started and is not known yet would outlive this process.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    try:
+        yield release
+    finally:
+        release()
+
+
+def _reset_signals() -> None:
+    """In the command: nothing is held back, and the signal at a time limit is ignored.
+
+    SLURM sends that one to all processes, but it is for submitit only.
+    """
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
 
 
 @contextmanager

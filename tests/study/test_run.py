@@ -140,7 +140,7 @@ def test_data_that_changed_while_a_study_runs(folder, tmp_path):
     data.write_text("1")
     one = task(folder, LEFT)
     registered(folder, one, files={str(data): file_sha256(data)})
-    data.write_text("2")
+    data.write_text("22")
     run_task(folder, one.key)
     assert f"{data} changed" in folder.record(one.key)["error"]
     assert not (folder.path / "a.count").exists()
@@ -191,9 +191,15 @@ def test_a_task_whose_process_was_killed_is_resumed(folder):
     once = (
         f"[ -e {folder.path}/once ] || {{ touch {folder.path}/once; kill -9 $PPID; }}"
     )
-    one = task(folder, f"{once}; sleep 1; {LEFT}")
+    seen = folder.path / "seen"
+    one = task(folder, f"{once}; until [ -e {seen} ]; do sleep 0.1; done; {LEFT}")
     runner = LocalRunner(folder, Executor(processes=1))
-    records = run_tasks(folder, registered(folder, one), runner, quiet)
+
+    def say(*_):
+        if (folder.path / "once").exists() and not runner.running:
+            seen.touch()
+
+    records = run_tasks(folder, registered(folder, one), runner, say)
     assert records[one.key]["status"] == "done"
     assert times_run(folder, "a") == 2
     assert records[one.key]["interrupted"] == 1
@@ -289,8 +295,8 @@ def test_a_job_that_is_ended_leaves_no_record(folder):
     one = task(folder, "sleep 1000")
     registered(folder, one)
     script = (
-        "import sys; from nequip_decorr.study.task import TaskRun; "
-        "TaskRun(*sys.argv[1:])()"
+        "import sys; from nequip_decorr.study import task; "
+        f"task.SIGTERM_S = {PATIENCE_S}; task.TaskRun(*sys.argv[1:])()"
     )
     command = [sys.executable, "-c", script, str(folder.path), one.key]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -303,9 +309,27 @@ def test_a_job_that_is_ended_leaves_no_record(folder):
     assert folder.record(one.key) is None
 
 
+@pytest.fixture
+def ctrl_c(request):
+    """How this process and its children take SIGINT."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "ctrl_c",
+    [signal.default_int_handler, signal.SIG_IGN],
+    ids=["foreground", "background"],
+    indirect=True,
+)
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_ends_local_tasks(folder):
-    """Ctrl-C, SIGTERM, a closed terminal; the task is resumed by the next study."""
+    """SIGTERM, or a closed terminal; the task is resumed by the next study.
+
+    Processes in the background of a script ignore SIGINT.
+    """
     one = task(folder, f"test -e {folder.path}/go || sleep 1000; {LEFT}")
     plan = registered(folder, one)
 
