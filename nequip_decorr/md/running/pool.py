@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ from nequip_decorr.wording import one_line
 
 #: How often the parent checks for signals, s.
 POLL_EVERY_S = 0.2
+
+#: How long workers may take to save their replicas once one of them was killed, s.
+PATIENCE_S = 5.0
 
 
 def shared(n_replicas: int) -> Any:
@@ -51,6 +56,7 @@ def run_in_processes(
     """
     context = multiprocessing.get_context("spawn")
     stopping = context.Event()
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         max_workers=min(processes, len(batches)),
         mp_context=context,
@@ -82,6 +88,8 @@ def run_in_processes(
                 if work.poll() or stop:
                     stopping.set()
         except BrokenProcessPool:
+            stopping.set()
+            _end(set(multiprocessing.active_children()) - others)
             return Stop(
                 "worker_died",
                 "a worker process was killed (often because memory ran out); "
@@ -90,6 +98,17 @@ def run_in_processes(
         finally:
             stopping.set()
     return stop
+
+
+def _end(workers: Iterable[BaseProcess]) -> None:
+    """End the workers of a broken pool; Python 3.12 would wait for them forever.
+
+    What they have not saved by then is run again.
+    """
+    end = time.monotonic() + PATIENCE_S
+    for worker in workers:
+        worker.join(max(0.0, end - time.monotonic()))
+        worker.kill()
 
 
 def threads() -> int:
