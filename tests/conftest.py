@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-# no times, which depend on the load, and no files in a checkout that may be read-only
+# the same examples in every run; no times, which depend on the load, and no files in a
+# checkout that may be read-only
 settings.register_profile(
     "anywhere",
     deadline=None,
     database=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("anywhere")

@@ -98,7 +98,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
         _wait_for("idle", lambda: sinfo(variables))
         yield variables
     finally:
-        with suppress(subprocess.CalledProcessError, FileNotFoundError):
+        with suppress(subprocess.SubprocessError, FileNotFoundError):
             subprocess.run(["scancel", "--me"], env=env, check=True, timeout=30)
         for process in reversed(started):
             process.terminate()

@@ -1,7 +1,8 @@
 """The batched engine with NequIP models, as trained and as compiled."""
 
 import multiprocessing
-import time
+import os
+import signal
 from dataclasses import replace
 
 import ase.io
@@ -16,6 +17,7 @@ from nequip_decorr.md import Protocol, load_model, run_stability
 from nequip_decorr.md.dynamics import engines
 from nequip_decorr.md.dynamics.contract import System
 from nequip_decorr.md.dynamics.torchsim_model import BatchedModel, NequIPTorchSimCalc
+from nequip_decorr.md.running.folder import RunFolder
 from tests.support import commands
 from tests.support.batched import (
     Recorder,
@@ -123,8 +125,17 @@ KILLED = protocol(temperatures_K=(1500.0,), horizon_ps=0.08, replicas=2)
 
 
 def run_to_be_killed(model, structures, output):
-    """Saves at every step; runs in a process of its own."""
+    """Saves at every step, and is killed after some; runs in a process of its own."""
     torch.set_num_threads(1)
+    save, saves = RunFolder.save, []
+
+    def save_some(folder, *arguments, **options):
+        save(folder, *arguments, **options)
+        saves.append(1)
+        if len(saves) == 20:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    RunFolder.save = save_some
     run_stability(
         model, structures, KILLED, output=output, engine="torchsim", save_every_s=0.0
     )
@@ -144,11 +155,9 @@ def test_killed_and_started_again_it_ends_as_if_nothing_had_been(
         target=run_to_be_killed, args=(batched, hfo2, tmp_path / "killed")
     )
     process.start()
-    states = tmp_path / "killed" / "state"
-    while process.is_alive() and len(list(states.glob("*.npz"))) < 3:
-        time.sleep(0.005)
-    process.kill()
     process.join()
+    assert process.exitcode == -signal.SIGKILL
+    states = tmp_path / "killed" / "state"
     assert len(list(states.glob("*.npz"))) >= 3
     assert not list((tmp_path / "killed" / "replicas").iterdir())
     killed, whole = (

@@ -127,11 +127,12 @@ def test_a_cancelled_job(folder, cluster):
 
 def test_a_job_out_of_time_is_requeued(folder):
     """SLURM's signal ends the command, and the job begins again; its second time is
-    enough.
+    enough. SLURM looks at the time every 30 s, so the signal comes 40 to 70 s after the
+    start.
     """
     once = f"[ -e {folder.path}/once ] || {{ touch {folder.path}/once; sleep 1000; }}"
     study = Study(
-        folder, task(folder, f"{once}; {LEFT}", "a"), time=1, signal_delay_s=50
+        folder, task(folder, f"{once}; {LEFT}", "a"), time=2, signal_delay_s=50
     )
     (record,) = study.run().values()
     assert record["status"] == "done"

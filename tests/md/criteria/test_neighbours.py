@@ -90,8 +90,11 @@ def test_overlap_while_atoms_move(seed, pbc):
             default=(9.0, 0, 0),
         )
         close = closest(positions)
-        if worst[0] >= ratio:
-            assert close is None
+        # an atom and its own image keep their distance, which is rounded in two ways
+        if worst[0] >= ratio * (1 - 1e-9):
+            assert close is None or close.distance_A / close.sum_A == pytest.approx(
+                ratio
+            )
         else:
             assert close.distance_A / close.sum_A == pytest.approx(worst[0])
             assert sorted(close.atoms) == sorted(worst[1:])
