@@ -17,7 +17,7 @@ from nequip_decorr.study.answers import Answer, answers
 from nequip_decorr.study.folder import StudyFolder
 from nequip_decorr.study.report.result import Findings, findings
 from nequip_decorr.study.report.rows import notes, row
-from nequip_decorr.study.statistics import holm
+from nequip_decorr.study.statistics import Effect, holm
 
 from ..common import ROOT, enter
 from ..pages import head, in_units, line, template, updated, write_figure
@@ -194,10 +194,9 @@ def table(
 
 
 def limits(studies: Studies) -> str:
-    """Times to events under tighter limits, beside those of the runs."""
-    lines = head(
-        ["study", "condition", "event", "variant", "limit", *COLUMNS, "events"]
-    )
+    """Ratios of times to events under tighter limits, beside those of the runs."""
+    columns = ["as run", "at tighter limits", "verdict"]
+    lines = head(["study", "condition", "event", "variant", *columns])
     for name, found in studies.items():
         judged = {
             path.parent.name: findings(StudyFolder(path.parent))
@@ -205,16 +204,42 @@ def limits(studies: Studies) -> str:
         }
         if not judged:
             continue
-        of_limit = {"as run": found, **judged}
-        for question in (a.question for a in found.answers):
+        for answer in found.answers:
+            question = answer.question
             if question.quantity != "time":
                 continue
-            for limit, each in of_limit.items():
-                answer = next(a for a in each.answers if a.question == question)
-                place = [name, str(question.where), str(question.what)]
-                shown = [*place, question.variant, limit, *cells(answer)]
-                lines.append(line([*shown, ", ".join(answer.events or ())]))
+            again = {
+                limit: next(a for a in each.answers if a.question == question)
+                for limit, each in judged.items()
+            }
+            place = [name, str(question.where), str(question.what)]
+            ratios = [row(answer)["ratio"], spread(again.values())]
+            said = changes(answer, again)
+            lines.append(line([*place, question.variant, *ratios, said]))
     return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def spread(given: Iterable[Answer]) -> str:
+    """The smallest and the largest of some ratios."""
+    values = [answer.effect.value for answer in given if answer.effect]
+    return f"{min(values):.3g} to {max(values):.3g}" if values else ""
+
+
+def changes(answer: Answer, again: Mapping[str, Answer]) -> str:
+    """Limits that change a verdict, or put a ratio on the other side of 1."""
+    found = []
+    for limit, other in again.items():
+        verdict = row(other)["verdict"]
+        if verdict != row(answer)["verdict"]:
+            found.append(f"{limit}: {verdict}")
+        elif answer.effect and other.effect and crosses(answer.effect, other.effect):
+            found.append(f"{limit}: {other.effect.value:.3g}")
+    return "; ".join(found) or "the same"
+
+
+def crosses(one: Effect, other: Effect) -> bool:
+    """Whether 1 is between two ratios."""
+    return (one.value - 1) * (other.value - 1) < 0
 
 
 def described(studies: Studies) -> str:

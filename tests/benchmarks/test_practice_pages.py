@@ -168,20 +168,35 @@ def test_figures_are_those_of_the_records(committed: dict[str, Findings]) -> Non
 
 
 def test_tighter_limits_stand_beside_those_of_the_run(tmp_path: Path) -> None:
+    """The others have half the effect, none, or one in the other direction."""
     study = synthetic_study(tmp_path / "acac", log_ratio=0.8)
-    again = synthetic_study(tmp_path / "acac/limits/max_force_eV_per_A=50")
-    found = rows(pages.limits({"acac": findings(study)}))
-    asked = findings(study).answers
-    times = [each.question for each in asked if each.question.quantity == "time"]
-    assert len(found) == 2 * len(times)
-    both = {"as run": findings(study), "max_force_eV_per_A=50": findings(again)}
-    for row in found:
-        answer = next(
-            each
-            for each in both[row[4]].answers
-            if [each.question.where, each.question.what, each.question.variant]
-            == row[1:4]
-        )
-        value = "" if answer.effect is None else f"{answer.effect.value:.3g}"
-        assert row[6].partition(" ")[0] == value
-    assert pages.limits({"acac": findings(again)}) == ""
+    again = {
+        name: synthetic_study(tmp_path / "acac" / "limits" / name, log_ratio=effect)
+        for name, effect in (("half", 0.4), ("none", 0.0), ("reverse", -0.8))
+    }
+    found = findings(study)
+    given = rows(pages.limits({"acac": found}))
+    times = [each for each in found.answers if each.question.quantity == "time"]
+    assert len(given) == len(times)
+    for cells, answer in zip(given, times, strict=True):
+        question = answer.question
+        assert cells[1:4] == [question.where, question.what, question.variant]
+        others = {
+            name: next(a for a in findings(each).answers if a.question == question)
+            for name, each in again.items()
+        }
+        values = [other.effect.value for other in others.values() if other.effect]
+        if not values:  # explosions, which nobody has followed
+            assert cells[4:] == ["", "", "the same"]
+            continue
+        assert cells[4].startswith(f"{answer.effect.value:.3g} [")
+        assert cells[5] == f"{min(values):.3g} to {max(values):.3g}"
+        said = dict(part.split(": ") for part in cells[6].split("; "))
+        for name, other in others.items():
+            if other.verdict != answer.verdict:
+                assert said[name] == other.verdict
+            elif other.effect.value < 1:
+                assert said[name] == f"{other.effect.value:.3g}"
+            else:
+                assert name not in said
+    assert pages.limits({"acac": findings(again["half"])}) == ""
