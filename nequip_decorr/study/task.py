@@ -39,6 +39,9 @@ HIDDEN = ("SLURM_", "SUBMITIT_", "PMI_", "PMIX_")
 #: How long a command may take to end after Ctrl-C: submitit waits for a second.
 PATIENCE_S = 0.7
 
+#: What Lightning logs of a training that SIGTERM ends, with exit status 0.
+ENDED_EARLY = b"Received SIGTERM"
+
 #: Signals that wait until a command that has started is known.
 HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
@@ -170,6 +173,7 @@ def _run(
 ) -> dict[str, Any]:
     folder, log = study.path / task.folder, study.log(task.key)
     cache = study.path / "cache" / task.key
+    logged = log.stat().st_size if log.exists() else 0
     began, before = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
     status, error, result = "failed", None, None
     try:
@@ -182,6 +186,9 @@ def _run(
             lock=lock,
             ending=ending or Ending(),
         )
+        told = ending is not None and ending.told
+        if code == 0 and task.stage == "train" and (told or _early(log, logged)):
+            code = -signal.SIGTERM
         if code == 0:
             found = stages.harvest(task.stage, folder, task.test_sets)
             result = stages.placed(found, task.folder)
@@ -364,6 +371,13 @@ def _has_ended(pid: int) -> bool:
         return os.waitid(os.P_PID, pid, options) is not None
     except ChildProcessError:
         return True
+
+
+def _early(log: Path, start: int) -> bool:
+    """Whether a training was ended by SIGTERM, from its log from ``start`` on."""
+    with log.open("rb") as handle:
+        handle.seek(start)
+        return any(ENDED_EARLY in line for line in handle)
 
 
 def _ending(code: int) -> str:

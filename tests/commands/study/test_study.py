@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,14 +73,26 @@ def test_the_same_command_again_runs_nothing(undisturbed):
     assert studies.run(folder, "report", "study-results").returncode == 0
 
 
-def test_a_training_killed_between_checkpoints(undisturbed, tmp_path):
-    """kill -9 of everything in the middle of it; the same records at the end."""
+def killed(process):
+    studies.kill(process, everything=True)
+
+
+def terminated(process):
+    process.terminate()
+    process.wait()
+
+
+@pytest.mark.parametrize("end", [killed, terminated])
+def test_a_training_ended_between_checkpoints(undisturbed, tmp_path, end):
+    """kill -9 of everything in the middle of it, or SIGTERM to the study, after which
+    NequIP ends with exit status 0; the same records at the end.
+    """
     fast = {"variants": {"fast": list(studies.FAST)}}
     studies.study_file(tmp_path, **fast, md=None, inspect=False)
     last = tmp_path / "study-results/models/fast_1/train/last.ckpt"
     process = studies.start(tmp_path, "study.yaml")
     wait_for(last.is_file, process)
-    studies.kill(process, everything=True)
+    end(process)
     assert records(tmp_path) == []
     log = tmp_path / "study-results/logs/fast_1.train.log"
     assert studies.run(tmp_path, "study.yaml").returncode == 0
@@ -85,6 +100,25 @@ def test_a_training_killed_between_checkpoints(undisturbed, tmp_path):
     calm = studies.results(undisturbed[0] / "study-results")
     found = studies.results(tmp_path / "study-results")
     assert found == {key: calm[key] for key in ("fast_1.train", "fast_1.test")}
+
+
+def test_a_training_that_others_end_failed(tmp_path):
+    """SIGTERM to NequIP alone, as where memory is short; it is not finished."""
+    fast = {"variants": {"fast": list(studies.FAST)}}
+    studies.study_file(tmp_path, **fast, md=None, inspect=False)
+    out = tmp_path / "study-results"
+    process = studies.start(tmp_path, "study.yaml")
+    wait_for((out / "models/fast_1/train/last.ckpt").is_file, process)
+    (training,) = [
+        pid
+        for pid in studies.descendants(process.pid)
+        if "nequip-train" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
+    os.kill(training, signal.SIGTERM)
+    assert process.wait(PATIENCE_S) == 1
+    status, _ = studies.results(out)["fast_1.train"]
+    assert status == "failed"
+    assert "fast_1.test" not in studies.results(out)
 
 
 def test_only_the_study_is_killed(tmp_path):
