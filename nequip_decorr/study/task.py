@@ -6,17 +6,13 @@ does.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
-import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +23,7 @@ from nequip_decorr.errors import UserError
 from nequip_decorr.study import stages
 from nequip_decorr.study.folder import StudyFolder
 from nequip_decorr.study.machine import machine
+from nequip_decorr.study.process import Ending, execute, in_words, stop, told
 from nequip_decorr.study.tasks import Task, key_of
 from nequip_decorr.wording import one_line
 
@@ -36,41 +33,8 @@ TAIL = 20
 #: What a command must not see: Lightning would take a job's layout for its own.
 HIDDEN = ("SLURM_", "SUBMITIT_", "PMI_", "PMIX_")
 
-#: How long a command may take to end after Ctrl-C: submitit waits for a second.
-PATIENCE_S = 0.7
-
 #: What Lightning logs of a training that SIGTERM ends, with exit status 0.
 ENDED_EARLY = b"Received SIGTERM"
-
-#: Signals that wait until a command that has started is known.
-HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-
-#: How long SIGTERM may take to reach this process after it has ended the command.
-SIGTERM_S = 2.0
-
-
-@dataclass
-class Ending:
-    """Whether this process was told to end, by SIGTERM or Ctrl-C.
-
-    Attributes:
-        told: whether it was.
-        running: the command, while it runs.
-    """
-
-    told: bool = False
-    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    def comes(self) -> bool:
-        """The same, and waits for it a while.
-
-        SLURM sends SIGTERM to all processes of an ended job, one after the other, so
-        the command may have ended before this process is told.
-        """
-        end = time.monotonic() + SIGTERM_S
-        while not self.told and time.monotonic() < end:
-            time.sleep(0.05)
-        return self.told
 
 
 @dataclass
@@ -91,7 +55,7 @@ class TaskRun:
 
     def __call__(self) -> None:
         """Run the task, unless it has a record."""
-        with _told(self._ending, self.patience_s):
+        with told(self._ending, self.patience_s):
             run_task(StudyFolder(self.folder), self.key, self._ending)
 
     def checkpoint(self) -> Any:
@@ -178,7 +142,7 @@ def _run(
     status, error, result = "failed", None, None
     try:
         command = stages.prepare(task.stage, _command(study, task), folder)
-        code = _execute(
+        code = execute(
             command,
             log,
             cwd=cwd,
@@ -186,15 +150,15 @@ def _run(
             lock=lock,
             ending=ending or Ending(),
         )
-        told = ending is not None and ending.told
-        if code == 0 and task.stage == "train" and (told or _early(log, logged)):
+        ended = ending is not None and ending.told
+        if code == 0 and task.stage == "train" and (ended or _early(log, logged)):
             code = -signal.SIGTERM
         if code == 0:
             found = stages.harvest(task.stage, folder, task.test_sets)
             result = stages.placed(found, task.folder)
             status = "done"
         else:
-            error = _ending(code)
+            error = in_words(code)
     except (UserError, OSError) as problem:
         error = str(problem)
     except Exception as problem:  # e.g. of torch.load, on a damaged checkpoint
@@ -239,153 +203,11 @@ def environment(cache: Path) -> dict[str, str]:
     return {**kept, "TORCHINDUCTOR_CACHE_DIR": str(cache)}
 
 
-def _execute(
-    command: tuple[str, ...],
-    log: Path,
-    *,
-    cwd: str,
-    env: Mapping[str, str],
-    lock: FileLock,
-    ending: Ending,
-) -> int:
-    with (
-        log.open("ab") as handle,
-        _copy(lock) as descriptors,
-        _signals_held() as release,
-    ):
-        if ending.told:
-            raise InterruptedError("told to end before the command began")
-        handle.write(f"$ {shlex.join(command)}\n".encode())
-        handle.flush()
-        process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=handle,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_reset_signals,  # noqa: PLW1509, there are no threads
-            pass_fds=descriptors,
-        )
-        ending.running.append(process)
-        try:
-            release()
-            return process.wait()
-        except BaseException:
-            stop(process, PATIENCE_S)
-            process.wait()
-            raise
-        finally:
-            ending.running.remove(process)
-
-
-@contextmanager
-def _told(ending: Ending, patience_s: float) -> Iterator[None]:
-    """End the command as soon as this process is told to end."""
-
-    def tell(number: int, frame: Any) -> None:
-        ending.told = True
-        for process in ending.running:
-            stop(process, patience_s if number == signal.SIGTERM else PATIENCE_S)
-        handler = before[number]
-        if callable(handler):
-            handler(number, frame)
-
-    # also where a shell has started the study in the background, without Ctrl-C
-    before: dict[int, Any] = {
-        number: signal.signal(number, tell)
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _signals_held() -> Iterator[Callable[[], None]]:
-    """Hold signals back until the yielded function is called.
-
-    A command that has started and is not known yet would outlive this process.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-
-    def release() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    try:
-        yield release
-    finally:
-        release()
-
-
-def _reset_signals() -> None:
-    """In the command: nothing is held back, and the signal at a time limit is ignored.
-
-    SLURM sends that one to all processes, but it is for submitit only.
-    """
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
-
-
-@contextmanager
-def _copy(lock: FileLock) -> Iterator[tuple[int, ...]]:
-    """Duplicate descriptor of a lock file, which keeps the lock while open.
-
-    A duplicate is needed because filelock closes its own in child processes.
-    """
-    context = getattr(lock, "_context", None)
-    found = getattr(context, "lock_file_fd", None)
-    if not isinstance(found, int):
-        yield ()
-        return
-    copy = os.dup(found)
-    try:
-        yield (copy,)
-    finally:
-        os.close(copy)
-
-
-def stop(process: subprocess.Popen[bytes], patience_s: float) -> None:
-    """End a command and all processes that it started.
-
-    May be called in a signal handler while the process is being waited for, so it does
-    not consume the exit status.
-    """
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    end = time.monotonic() + patience_s
-    while time.monotonic() < end and not _has_ended(process.pid):
-        time.sleep(0.05)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def _has_ended(pid: int) -> bool:
-    if not hasattr(os, "waitid"):
-        return False  # macOS: all of the patience is used
-    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    try:
-        return os.waitid(os.P_PID, pid, options) is not None
-    except ChildProcessError:
-        return True
-
-
 def _early(log: Path, start: int) -> bool:
     """Whether a training was ended by SIGTERM, from its log from ``start`` on."""
     with log.open("rb") as handle:
         handle.seek(start)
         return any(ENDED_EARLY in line for line in handle)
-
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"the command ended with exit status {code}"
-    name = signal.Signals(-code).name
-    hint = " (out of memory?)" if name == "SIGKILL" else ""
-    return f"the command was killed by {name}{hint}"
 
 
 def tail(log: Path) -> list[str]:

@@ -35,6 +35,10 @@ def registered(
         return folder.register(plan, {}, ())
 
 
+def quiet(*_: object) -> None:
+    """Say nothing while a study runs."""
+
+
 def times_run(folder: StudyFolder, name: str) -> int:
     """How often the task of a name was run."""
     path = folder.path / f"{name}.count"
