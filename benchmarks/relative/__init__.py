@@ -1,0 +1,1 @@
+"""How far a relative coefficient lowers the correlation in different systems."""
