@@ -40,6 +40,8 @@ GRID ?= cpu
 evidence: $(VENV)/installed
 	$(BIN)/python -m benchmarks.hfox.evidence --grid $(GRID)
 	$(BIN)/python -m benchmarks.practice.pages
+	$(BIN)/python -m benchmarks.relative.pages
+	$(BIN)/python -m benchmarks.first
 
 evidence-small: $(VENV)/installed
 	$(BIN)/python -m benchmarks.hfox.evidence --grid small
