@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nequip_decorr.md.files import write_atomic
 from nequip_decorr.study.answers import Answer, answers
 from nequip_decorr.study.folder import StudyFolder
 from nequip_decorr.study.models import Model
@@ -19,7 +18,7 @@ from nequip_decorr.study.report.result import findings
 from nequip_decorr.study.report.rows import row
 
 from .common import ROOT, enter
-from .pages import head, in_units, line, updated
+from .pages import baseline, head, line, rewrite
 
 HERE = Path(__file__).resolve().parent
 PAGE = ROOT / "docs" / "choose.md"
@@ -85,12 +84,7 @@ def table() -> str:
     for one in COMPARISONS:
         for label, answer in compared(one):
             cells = row(answer)
-            effect = answer.effect
-            before = (
-                in_units("time", None, effect.baseline, digits=2)
-                if effect is not None and effect.baseline is not None
-                else "-"
-            )
+            before = baseline(answer, digits=2)
             shown = [one.text, label, cells["seeds"], before, cells["ratio"]]
             lines.append(line(shown))
     return "\n".join(lines)
@@ -99,8 +93,7 @@ def table() -> str:
 def main() -> None:
     """Write the table."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    text = PAGE.read_text(encoding="utf-8")
-    write_atomic(PAGE, updated(text, {"first": table()}))
+    rewrite(PAGE, {"first": table()})
     print(f"written: {PAGE}")
 
 

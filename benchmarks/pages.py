@@ -8,6 +8,8 @@ from pathlib import Path
 
 import jinja2
 
+from nequip_decorr.md.files import write_atomic
+from nequip_decorr.study.answers import Answer
 from nequip_decorr.study.report.figures import survival_figure
 from nequip_decorr.study.report.result import Findings
 
@@ -25,6 +27,14 @@ def in_units(quantity: str, what: str | None, value: float, digits: int) -> str:
     """A value of a quantity, or of an error's metric, with its unit."""
     scale, unit = UNITS[what if quantity == "error" and what else quantity]
     return f"{float(f'{scale * value:.{digits}g}'):g} {unit}".strip()
+
+
+def baseline(answer: Answer, digits: int) -> str:
+    """Geometric mean of the baseline with its unit."""
+    question, effect = answer.question, answer.effect
+    if effect is None or effect.baseline is None:
+        return "" if effect is None else "-"
+    return in_units(question.quantity, question.what, effect.baseline, digits)
 
 
 def line(cells: Iterable[str]) -> str:
@@ -57,6 +67,11 @@ def updated(page: str, made: Mapping[str, str]) -> str:
         if found:
             page = before + begin + text + end + rest.partition(end)[2]
     return page
+
+
+def rewrite(page: Path, made: Mapping[str, str]) -> None:
+    """Make the tables of a page anew, in its file."""
+    write_atomic(page, updated(page.read_text(encoding="utf-8"), made))
 
 
 def write_figure(found: Findings, path: Path) -> None:

@@ -19,7 +19,7 @@ from nequip_decorr.study.report.html import write_report
 from nequip_decorr.study.report.result import findings
 
 from ..common import BIN, ROOT, enter, environment
-from ..pages import updated, write_figure
+from ..pages import rewrite, write_figure
 from .data import DATA, require_intact
 from .pages import STUDIES, marked, results
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if out == RESULTS:
         write_figure(studies["confirmed"], RESULTS / "confirmed_survival.png")
         for page in PAGES:
-            write_atomic(page, updated(page.read_text("utf-8"), marked(studies)))
+            rewrite(page, marked(studies))
     return 0 if all(sound) else 1
 
 

@@ -25,6 +25,7 @@ from typing import Any
 from nequip_decorr.md import results
 from nequip_decorr.md.rejudge import rejudge
 from nequip_decorr.study.folder import Registered, StudyFolder
+from nequip_decorr.study.models import is_drift
 from nequip_decorr.study.stages import simulated
 from nequip_decorr.study.tasks import Task
 
@@ -61,28 +62,21 @@ def finished(registered: Registered, records: Mapping[str, Record]) -> list[Task
 def judge_again(study: StudyFolder, limits: Mapping[str, float], out: Path) -> None:
     """Write the study that these limits would have given."""
     registered = study.registered()
+    records = study.records(registered)
     earlier = StudyFolder(out).store.gathered()
     judged = []
-    for task in finished(registered, study.records(registered)):
-        if not task.stage.startswith("md-") or is_drift(
-            registered.identity, task.stage
-        ):
+    for task in finished(registered, records):
+        record, run = records[task.key], study.path / task.folder
+        name = task.stage.removeprefix("md-")
+        if name == task.stage or is_drift(registered.identity["md"][name]):
             continue
-        record = study.record(task.key)
-        run = study.path / task.folder
-        if record is None or record["status"] != "done":
+        if record["status"] != "done":
             continue
         if run.exists():
             judged.append({**record, "result": result_of(run, limits)})
         else:  # kept from another machine
             judged.append(earlier[task.key])
     write(study, out, judged)
-
-
-def is_drift(identity: Mapping[str, Any], stage: str) -> bool:
-    """Whether a simulation is of the NVE drift, which has no limits."""
-    protocol = identity["md"][stage.removeprefix("md-")]["protocol"]
-    return bool(protocol["ensemble"] == "nve")
 
 
 def result_of(run: Path, limits: Mapping[str, float]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from nequip_decorr.study.report.rows import notes, row
 from nequip_decorr.study.statistics import Effect, holm
 
 from ..common import ROOT, enter
-from ..pages import head, in_units, line, template, updated, write_figure
+from ..pages import baseline, head, line, rewrite, template, write_figure
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -143,15 +143,7 @@ def summary(given: Mapping[str, Iterable[Answer]], quantity: str, what: str) -> 
 def cells(answer: Answer) -> list[str]:
     """Of :data:`COLUMNS`."""
     known = row(answer)
-    return [baseline(answer), known["ratio"], known["p"], known["verdict"]]
-
-
-def baseline(answer: Answer) -> str:
-    """Geometric mean of the baseline with its unit."""
-    question, effect = answer.question, answer.effect
-    if effect is None or effect.baseline is None:
-        return "" if effect is None else "-"
-    return in_units(question.quantity, question.what, effect.baseline, digits=3)
+    return [baseline(answer, digits=3), known["ratio"], known["p"], known["verdict"]]
 
 
 def also(found: Findings) -> Iterator[Answer]:
@@ -229,9 +221,8 @@ def changes(answer: Answer, again: Mapping[str, Answer]) -> str:
     """Limits that change a verdict, or put a ratio on the other side of 1."""
     found = []
     for limit, other in again.items():
-        verdict = row(other)["verdict"]
-        if verdict != row(answer)["verdict"]:
-            found.append(f"{limit}: {verdict}")
+        if other.verdict != answer.verdict:
+            found.append(f"{limit}: {other.verdict}")
         elif answer.effect and other.effect and crosses(answer.effect, other.effect):
             found.append(f"{limit}: {other.effect.value:.3g}")
     return "; ".join(found) or "the same"
@@ -271,8 +262,7 @@ def main() -> None:
     print(f"written: {path}")
     for name, found in studies.items():
         write_figure(found, RESULTS / f"{name}_survival.png")
-    text = PAGE.read_text(encoding="utf-8")
-    write_atomic(PAGE, updated(text, marked(studies)))
+    rewrite(PAGE, marked(studies))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from nequip_decorr.md.files import write_atomic
 from nequip_decorr.study.folder import StudyFolder
 from nequip_decorr.study.report.result import Findings, findings
 
 from ..common import ROOT, enter
-from ..pages import head, line, updated
+from ..pages import head, line, rewrite
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -55,9 +54,7 @@ def correlations(found: Findings, variant: str) -> str:
 def main() -> None:
     """Write the table."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    text = PAGE.read_text(encoding="utf-8")
-    made = {"relative": table(read_studies())}
-    write_atomic(PAGE, updated(text, made))
+    rewrite(PAGE, {"relative": table(read_studies())})
     print(f"written: {PAGE}")
 
 

@@ -91,7 +91,7 @@ def _add(
         known["layers"], known["inspection"] = result["layers"], result["file"]
     elif stage.startswith("md-"):
         name = stage.removeprefix("md-")
-        if simulations[name]["protocol"]["ensemble"] == "nve":
+        if is_drift(simulations[name]):
             slopes = [
                 None if drift is None else drift["slope_meV_per_atom_ps"]
                 for drift in result["drift"]
@@ -113,6 +113,11 @@ def _add_md(known: dict[str, Any], name: str, result: Mapping[str, Any]) -> None
         errors.setdefault(condition, []).append(pair["error"])
     for condition, values in errors.items():
         known.setdefault("rdf", {})[condition] = mean(values)
+
+
+def is_drift(simulation: Mapping[str, Any]) -> bool:
+    """Whether a simulation of a plan measures the energy drift, and has no events."""
+    return bool(simulation["protocol"]["ensemble"] == "nve")
 
 
 def condition_of(simulation: str, temperature_K: float) -> str:
