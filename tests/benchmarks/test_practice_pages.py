@@ -12,6 +12,8 @@ from scipy import stats
 
 from benchmarks.pages import records_checksum, updated
 from benchmarks.practice import pages
+from benchmarks.practice.keep import finished
+from nequip_decorr.study.folder import Registered, StudyFolder
 from nequip_decorr.study.report.result import Findings, findings
 from tests.support.synthetic_study import synthetic_study
 
@@ -147,18 +149,35 @@ def test_the_documentation_has_the_tables_of_the_records(
     assert updated(text, made) == text
 
 
+def assert_preregistered(name: str, registered: Registered) -> None:
+    """The registered variants are those of the file, its seeds in one wave."""
+    # reading the study would need the data, which are not in the repository
+    asked = yaml.safe_load((pages.HERE / f"{name}_study.yaml").read_text())
+    seeds = list(range(1, asked["seeds"] + 1))
+    # as they were registered before the first of them was trained
+    assert [wave["seeds"] for wave in registered.waves] == [seeds]
+    assert asked["variants"] == {
+        each: list(known["overrides"])
+        for each, known in registered.identity["variants"].items()
+    }
+
+
 def test_committed_studies_are_complete(committed: dict[str, Findings]) -> None:
     for name, found in committed.items():
         assert found.complete
-        # reading the study would need the data, which are not in the repository
-        asked = yaml.safe_load((pages.HERE / f"{name}_study.yaml").read_text())
-        seeds = list(range(1, asked["seeds"] + 1))
-        # as they were registered before the first of them was trained
-        assert [wave["seeds"] for wave in found.registered.waves] == [seeds]
-        variants = found.registered.identity["variants"]
-        assert asked["variants"] == {
-            each: list(known["overrides"]) for each, known in variants.items()
-        }
+        assert_preregistered(name, found.registered)
+
+
+def test_unfinished_studies_have_whole_models_and_no_page() -> None:
+    for folder in (pages.HERE / "unfinished").glob("*"):
+        study = StudyFolder(folder)
+        registered = study.registered()
+        assert_preregistered(folder.name, registered)
+        records = study.records(registered)
+        assert records
+        assert {task.key for task in finished(registered, records)} == set(records)
+        assert len(records) < len(registered.tasks)
+        assert not (pages.RESULTS / folder.name).exists()
 
 
 def test_figures_are_those_of_the_records(committed: dict[str, Findings]) -> None:
