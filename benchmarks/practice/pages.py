@@ -2,18 +2,17 @@
 
 Answers are those of ``nequip-decorr study``, by its own rule. Two things come on top:
 the primary questions of all studies corrected together, and ZBL with the term against
-ZBL alone, as a study compares with its first variant only.
+ZBL alone.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from nequip_decorr.md.files import write_atomic
-from nequip_decorr.study.answers import Answer, answers
+from nequip_decorr.study.answers import Answer
 from nequip_decorr.study.folder import StudyFolder
 from nequip_decorr.study.report.result import Findings, findings
 from nequip_decorr.study.report.rows import notes, row
@@ -21,6 +20,7 @@ from nequip_decorr.study.statistics import Effect, holm
 
 from ..common import ROOT, enter
 from ..pages import baseline, head, line, rewrite, template, write_figure
+from . import hfo2
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -40,9 +40,6 @@ STUDIES = {
     "early": "Models that fall apart within 0.1 ps",
     "hfo2": "Unseen compositions and a higher temperature of HfO2, with ZBL beside it",
 }
-
-#: A variant that is also compared with another than the baseline.
-ALSO = {"zbl-term": "zbl"}
 
 #: Conditions and test sets of docs/evidence.md.
 LABELS = {
@@ -79,7 +76,7 @@ def read_studies(folder: Path = RESULTS) -> dict[str, Findings]:
 
 def results(studies: Studies) -> str:
     """The text of RESULTS.md."""
-    given = {name: [*each.answers, *also(each)] for name, each in studies.items()}
+    given = {name: [*each.answers, *hfo2.also(each)] for name, each in studies.items()}
     return template(HERE).render(
         studies=studies,
         about=STUDIES,
@@ -117,7 +114,8 @@ def primary(studies: Studies) -> str:
 def marked(studies: Studies) -> dict[str, str]:
     """Tables of docs/evidence.md by name."""
     given = {name: found.answers for name, found in studies.items()}
-    return {
+    made = hfo2.marked(studies["hfo2"]) if "hfo2" in studies else {}
+    return made | {
         "practice times": summary(given, "time", "unphysical"),
         "practice explosions": summary(given, "time", "explosion"),
         "practice forces": summary(given, "error", "forces_rmse"),
@@ -144,26 +142,6 @@ def cells(answer: Answer) -> list[str]:
     """Of :data:`COLUMNS`."""
     known = row(answer)
     return [baseline(answer, digits=3), known["ratio"], known["p"], known["verdict"]]
-
-
-def also(found: Findings) -> Iterator[Answer]:
-    """Comparisons with another variant than the baseline; p-values uncorrected."""
-    for variant, other in ALSO.items():
-        if variant not in found.variants:
-            continue
-        questions = [
-            replace(answer.question, primary=False)
-            for answer in found.answers
-            if answer.question.variant == variant
-        ]
-        for answer in answers(questions, found.models, other, []):
-            name = f"{variant} against {other}"
-            effect = answer.effect
-            yield replace(
-                answer,
-                question=replace(answer.question, variant=name),
-                p_value=effect.p_value if effect else None,
-            )
 
 
 def table(

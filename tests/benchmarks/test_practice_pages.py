@@ -86,30 +86,6 @@ def test_primary_questions_are_corrected_for_their_number(
     assert together[1 - smaller] == pytest.approx(larger, rel=0.05)
 
 
-def test_a_variant_against_another_than_the_baseline(
-    studies: dict[str, Findings], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pages, "ALSO", {"variant-2": "variant-1"})
-    found = studies["3bpa"]
-    extra = list(pages.also(found))
-    assert {a.question.variant for a in extra} == {"variant-2 against variant-1"}
-    assert list(pages.also(studies["acac"])) == []
-    one = next(a for a in extra if a.question.what == METRIC)
-    errors = {
-        variant: np.log(
-            [
-                m.errors[str(one.question.where)][METRIC]
-                for m in found.models
-                if m.variant == variant
-            ]
-        )
-        for variant in ("variant-1", "variant-2")
-    }
-    expected = np.exp((errors["variant-2"] - errors["variant-1"]).mean())
-    assert one.effect is not None
-    assert one.effect.value == pytest.approx(expected)
-
-
 def test_a_page_of_studies_that_are_not_done(tmp_path: Path) -> None:
     missing = tuple(f"variant-1_{seed}.md-hot" for seed in range(1, 9))
     synthetic_study(tmp_path / "acac", missing=missing)
