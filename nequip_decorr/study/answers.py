@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any
@@ -215,7 +215,7 @@ def _time_answer(
     second = _times([pair[2][kind] for pair in pairs], horizon_ps)
     counts = [f"{int(t.failed.sum())}/{len(t.failed)}" for t in (first, second)]
     answer = Answer(question, None, events=(counts[0], counts[1]), left_out=missing)
-    if kind == "explosion" and (ended := _ended_before(pairs, kind, horizon_ps)):
+    if kind == "explosion" and (ended := sum(_ended_before(pairs, kind, horizon_ps))):
         # censoring must be independent of the event, and this is not
         return replace(
             answer,
@@ -240,26 +240,27 @@ def _times(events: Sequence[dict[str, Any]], horizon_ps: float) -> Times:
     )
 
 
-def _ended_before(pairs: Sequence[Pair], kind: str, horizon_ps: float) -> int:
-    """Number of replicas that the other kind of event ended first."""
+def _ended_before(
+    pairs: Sequence[Pair], kind: str, horizon_ps: float
+) -> tuple[int, int]:
+    """Replicas of the variant, and of the baseline, that the other kind ended first."""
     other = next(k for k in KINDS if k != kind)
-    return sum(
-        not side[kind]["happened"]
-        and side[other]["happened"]
-        and side[kind]["time_ps"] < horizon_ps * (1 - 1e-9)
-        for pair in pairs
-        for side in pair[1:]
-    )
+
+    def ended(side: Mapping[str, Any]) -> bool:
+        cut = side[kind]["time_ps"] < horizon_ps * (1 - 1e-9)
+        return cut and side[other]["happened"] and not side[kind]["happened"]
+
+    return sum(ended(pair[1]) for pair in pairs), sum(ended(pair[2]) for pair in pairs)
 
 
 def _time_notes(kind: str, pairs: Sequence[Pair], horizon_ps: float) -> tuple[str, ...]:
     """A note on replicas that the other kind of event ended first."""
-    ended = _ended_before(pairs, kind, horizon_ps)
-    if not ended:
+    first, second = _ended_before(pairs, kind, horizon_ps)
+    if not first + second:
         return ()
     return (
-        f"{ended} of {2 * len(pairs)} replicas exploded before the geometry was "
-        "unphysical: censored there",
+        f"{first} of {len(pairs)} replicas, and {second} of the baseline's, exploded "
+        "before the geometry was unphysical: censored there",
     )
 
 

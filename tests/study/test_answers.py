@@ -40,17 +40,21 @@ def test_explosions_after_another_end_are_not_followed(tmp_path):
         record = json.loads(path.read_text())
         record["result"]["replicas"][0]["explosion"]["happened"] = True
         record["result"]["replicas"][0]["unphysical"]["happened"] = False
+        if record["variant"] == "variant-1":
+            record["result"]["replicas"][1]["explosion"]["happened"] = True
+            record["result"]["replicas"][1]["unphysical"]["happened"] = False
         path.write_text(json.dumps(record))
     by_text = {a.question.text: a for a in findings(folder).answers}
     explosion = by_text["variant-1: time to an explosion, hot@1200K"]
     assert explosion.verdict.startswith(
-        "not followed: an unphysical geometry ended 112"
+        "not followed: an unphysical geometry ended 104"
     )
     assert (explosion.effect, explosion.p_value) == (None, None)
-    assert explosion.events == ("8/64", "8/64")
+    assert explosion.events == ("16/64", "8/64")
     geometry = by_text["variant-1: time to unphysical geometry, hot@1200K"]
     assert geometry.effect is not None
-    assert "16 of 128 replicas exploded" in geometry.notes[0]
+    said = "16 of 64 replicas, and 8 of the baseline's, exploded"
+    assert geometry.notes[0].startswith(said)
 
 
 def test_no_event_in_either(tmp_path):
