@@ -12,6 +12,7 @@ from nequip_decorr.md.files import write_atomic
 from nequip_decorr.study.answers import Answer
 from nequip_decorr.study.report.figures import survival_figure
 from nequip_decorr.study.report.result import Findings
+from nequip_decorr.study.report.rows import ratio
 
 #: What a baseline's value is shown in: factor and unit, by quantity or metric.
 UNITS = {
@@ -35,6 +36,20 @@ def baseline(answer: Answer, digits: int) -> str:
     if effect is None or effect.baseline is None:
         return "" if effect is None else "-"
     return in_units(question.quantity, question.what, effect.baseline, digits)
+
+
+def shown(answer: Answer, starred: bool = True) -> str:
+    """A ratio; bold where its interval excludes 1, starred where its p-value does.
+
+    Without stars for a p-value that is not corrected for the number of questions.
+    """
+    said, effect = ratio(answer), answer.effect
+    if effect is None or not effect.direction:
+        return said or "-"
+    small = answer.p_value is not None and answer.p_value < 0.05
+    star = "\\*" if starred and small else ""
+    value, bracket, interval = said.partition(" [")
+    return f"**{value}**{star}{bracket}{interval}"
 
 
 def line(cells: Iterable[str]) -> str:

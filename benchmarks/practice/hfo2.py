@@ -11,10 +11,9 @@ from dataclasses import replace
 
 from nequip_decorr.study.answers import Answer, answers
 from nequip_decorr.study.report.result import Findings
-from nequip_decorr.study.report.rows import ratio
 
 from ..hfox.tables import survivors
-from ..pages import baseline, head, line
+from ..pages import baseline, head, line, shown
 
 #: A variant that is also compared with another than the baseline.
 ALSO = {"zbl-term": "zbl"}
@@ -91,18 +90,15 @@ def ratios(found: Findings, quantity: str, what: str, places: Mapping[str, str])
         def cell(variant: str) -> str:
             if variant == found.variants[0]:
                 return next((baseline(a, digits=3) for a in here.values()), "-")
-            return shown(here[variant]) if variant in here else "-"
+            if variant not in here:
+                return "-"
+            # the study has corrected the p-values of its own answers only
+            return shown(here[variant], starred=variant in found.variants)
 
         return cell
 
     against = {AGAINST_ZBL: " against ".join(next(iter(ALSO.items())))}
     return table(VARIANTS | against, {h: column(p) for h, p in places.items()})
-
-
-def shown(answer: Answer) -> str:
-    """A ratio with its interval, bold where this excludes 1."""
-    said = ratio(answer) or "-"
-    return f"**{said}**" if answer.effect and answer.effect.direction else said
 
 
 def table(rows: Mapping[str, str], columns: Mapping[str, Callable[[str], str]]) -> str:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import mean
 
 from nequip_decorr.md.files import write_atomic
 from nequip_decorr.study.answers import Answer
 from nequip_decorr.study.folder import StudyFolder
+from nequip_decorr.study.models import condition_of
 from nequip_decorr.study.report.result import Findings, findings
 from nequip_decorr.study.report.rows import notes, row
 from nequip_decorr.study.statistics import Effect, holm
 
 from ..common import ROOT, enter
-from ..pages import baseline, head, line, rewrite, template, write_figure
+from ..pages import baseline, head, line, rewrite, shown, template, write_figure
 from . import hfo2
 
 HERE = Path(__file__).resolve().parent
@@ -32,6 +34,9 @@ Studies = Mapping[str, Findings]
 
 #: What every table says of an answer.
 COLUMNS = ("without", "ratio [95 %]", "p", "verdict")
+
+#: Where an interval ends below, a gain that would matter is excluded.
+GAIN = 1.3
 
 #: Each study, in the order of RESULTS.md, and what it asks.
 STUDIES = {
@@ -107,8 +112,28 @@ def primary(studies: Studies) -> str:
         all_of_them = f"{together[name]:.2g}" if name in together else ""
         shown = [name, str(question.where), str(question.what), *cells(answer)]
         lines.append(line([*shown, all_of_them, ", ".join(answer.events or ())]))
-    powers = [f"{name}: {p}." for name, a in asked.items() if (p := row(a)["power"])]
-    return "\n".join(lines) + "".join(f"\n\n{power}" for power in powers)
+    notes = []
+    for name, answer in asked.items():
+        said = [each for each in (excluded(answer), row(answer)["power"]) if each]
+        notes += [f"{name}: {'; '.join(said)}."] if said else []
+    return "\n\n".join(["\n".join(lines), *notes])
+
+
+def excluded(answer: Answer) -> str:
+    """What the interval excludes of an effect that is not shown.
+
+    A gain of :data:`GAIN` is that of the pre-registration.
+    """
+    effect = answer.effect
+    if effect is None or effect.low is None or effect.direction:
+        return ""
+    if effect.high is not None and effect.high < GAIN:
+        return (
+            f"a gain of {GAIN} or more is excluded (upper limit {effect.high:.3g}), "
+            "which is a negative result"
+        )
+    above = "" if effect.high is None else f" and above {effect.high:.3g}"
+    return f"excluded are ratios below {effect.low:.3g}{above}"
 
 
 def marked(studies: Studies) -> dict[str, str]:
@@ -124,17 +149,22 @@ def marked(studies: Studies) -> dict[str, str]:
 
 
 def summary(given: Mapping[str, Iterable[Answer]], quantity: str, what: str) -> str:
-    """Answers in words of the field; those without a label are in RESULTS.md only."""
-    events = ["with, without"] if quantity == "time" else []
+    """Answers in words of the field, in the order of :data:`LABELS`."""
+    asked = {
+        (name, str(answer.question.where)): answer
+        for name, each in given.items()
+        for answer in each
+        if (answer.question.quantity, answer.question.what) == (quantity, what)
+    }
+    events = ["events: with, without"] if quantity == "time" else []
     lines = head(["", *COLUMNS[:3], *events])
-    for name, each in given.items():
-        for answer in each:
-            question = answer.question
-            label = LABELS.get((name, str(question.where)))
-            if (question.quantity, question.what) != (quantity, what) or not label:
-                continue
-            counts = [", ".join(answer.events or ())] if events else []
-            lines.append(line([label, *cells(answer)[:3], *counts]))
+    for place, label in LABELS.items():
+        if place not in asked:
+            continue
+        answer = asked[place]
+        counts = [", ".join(answer.events or ())] if events else []
+        said = [baseline(answer, digits=3), shown(answer), row(answer)["p"]]
+        lines.append(line([label, *said, *counts]))
     return "\n".join(lines)
 
 
@@ -213,10 +243,11 @@ def crosses(one: Effect, other: Effect) -> bool:
 
 def described(studies: Studies) -> str:
     """Pair distributions and NVE drift, which no question asks about."""
-    lines = head(["study", "variant", "condition", "value", "models"])
+    lines = head(["study", "variant", "condition", "value", "floor", "models"])
     for name, found in studies.items():
         for variant in found.variants:
             own = [model for model in found.models if model.variant == variant]
+            floor = floors(found, variant)
             for key, unit in (("rdf", "A"), ("drift", "meV/atom/ps")):
                 values: dict[str, list[float]] = {}
                 for model in own:
@@ -225,9 +256,30 @@ def described(studies: Studies) -> str:
                         sizes = [abs(one) for one in each if one is not None]
                         values.setdefault(where, []).extend(sizes)
                 for where, some in values.items():
-                    said = f"{sum(some) / len(some):.3g} {unit}" if some else "failed"
-                    lines.append(line([name, variant, where, said, str(len(some))]))
+                    said = f"{mean(some):.3g} {unit}" if some else "failed"
+                    known = floor.get(where, []) if key == "rdf" else []
+                    least = f"{mean(known):.3g} {unit}" if known else "-"
+                    cells = [name, variant, where, said, least, str(len(some))]
+                    lines.append(line(cells))
     return "\n".join(lines)
+
+
+def floors(found: Findings, variant: str) -> dict[str, list[float]]:
+    """Errors that perfect models would have with as many frames, by condition."""
+    given: dict[str, list[float]] = {}
+    for record in found.records.values():
+        if record["variant"] != variant or record["status"] != "done":
+            continue
+        name = record["stage"].removeprefix("md-")
+        by_place: dict[str, list[float | None]] = {}
+        for pair in record["result"].get("rdf", []):
+            where = condition_of(name, pair["temperature_K"])
+            by_place.setdefault(where, []).append(pair["floor"])
+        for where, each in by_place.items():
+            known = [one for one in each if one is not None]
+            if len(known) == len(each):
+                given.setdefault(where, []).append(mean(known))
+    return given
 
 
 def main() -> None:

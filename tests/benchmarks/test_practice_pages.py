@@ -1,7 +1,9 @@
-"""RESULTS.md of the studies in the regime of practice, from studies of known effect."""
+"""RESULTS.md of the studies under realistic conditions, from studies of known effect."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,10 @@ import yaml
 from PIL import Image
 from scipy import stats
 
-from benchmarks.pages import records_checksum, updated
+from benchmarks.pages import records_checksum, shown, updated
 from benchmarks.practice import pages
 from benchmarks.practice.keep import finished
+from nequip_decorr.study.answers import Answer
 from nequip_decorr.study.folder import Registered, StudyFolder
 from nequip_decorr.study.report.result import Findings, findings
 from tests.support.synthetic_study import synthetic_study
@@ -195,3 +198,80 @@ def test_tighter_limits_stand_beside_those_of_the_run(tmp_path: Path) -> None:
             else:
                 assert name not in said
     assert pages.limits({"acac": findings(again["half"])}) == ""
+
+
+def test_labelled_rows_come_in_the_order_of_the_labels(
+    studies: dict[str, Findings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = {("acac", "out"): "out", ("3bpa", "out"): "b", ("3bpa", "in"): "a"}
+    monkeypatch.setattr(pages, "LABELS", labels)
+    given = {
+        "3bpa": [a for a in studies["3bpa"].answers if a.question.variant[-1] == "1"],
+        "acac": studies["acac"].answers,
+    }
+    found = rows(pages.summary(given, "error", METRIC))
+    assert [row[0] for row in found] == ["out", "b", "a"]
+
+
+def interval_of(answer: Answer, low: float, high: float | None) -> Answer:
+    assert answer.effect is not None
+    return replace(answer, effect=replace(answer.effect, low=low, high=high))
+
+
+@pytest.mark.parametrize(
+    "low, high, said",
+    [
+        (0.6, 1.24, "a gain of 1.3 or more is excluded (upper limit 1.24)"),
+        (0.5, 4.92, "excluded are ratios below 0.5 and above 4.92"),
+        (0.5, None, "excluded are ratios below 0.5"),
+        (1.1, 1.2, ""),  # a gain that is shown
+        (0.5, 0.9, ""),  # and a loss
+    ],
+)
+def test_what_an_interval_excludes(
+    studies: dict[str, Findings], low: float, high: float | None, said: str
+) -> None:
+    answer = interval_of(studies["acac"].answers[0], low, high)
+    found = pages.excluded(answer)
+    assert found.startswith(said) if said else found == ""
+    assert ("negative" in found) == (high == 1.24)
+
+
+@pytest.mark.parametrize(
+    "low, p, said",
+    [
+        (0.9, 0.3, "{} [0.9, 3]"),
+        (1.2, 0.3, "**{}** [1.2, 3]"),
+        (1.2, 0.01, "**{}**\\* [1.2, 3]"),
+    ],
+)
+def test_bold_by_interval_and_starred_by_p_value(
+    studies: dict[str, Findings], low: float, p: float, said: str
+) -> None:
+    answer = replace(interval_of(studies["acac"].answers[0], low, 3.0), p_value=p)
+    assert answer.effect is not None
+    value = f"{answer.effect.value:.3g}"
+    assert shown(answer) == said.format(value)
+    assert shown(answer, starred=False) == said.format(value).replace("\\*", "")
+    assert shown(replace(answer, effect=None)) == "-"
+
+
+def test_pair_distributions_have_the_floor_of_models_that_have_one(
+    tmp_path: Path,
+) -> None:
+    study = synthetic_study(tmp_path / "acac", seeds=3)
+    floors = {1: [0.1, 0.3], 2: [0.4, None], 3: []}
+    for path in (study.path / "records").glob("none_*md-hot.json"):
+        record = json.loads(path.read_text())
+        record["result"]["rdf"] = [
+            {"temperature_K": 1200.0, "error": 0.5 + floor_number, "floor": floor}
+            for floor_number, floor in enumerate(floors[record["seed"]])
+        ]
+        path.write_text(json.dumps(record))
+    (row,) = (
+        row
+        for row in rows(pages.described({"acac": findings(study)}))
+        if row[2] == "hot@1200K"
+    )
+    # errors of two models; only the first has the floor of every pair
+    assert row == ["acac", "none", "hot@1200K", "1 A", "0.2 A", "2"]
