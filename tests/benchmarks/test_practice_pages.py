@@ -1,4 +1,4 @@
-"""RESULTS.md of the studies under realistic conditions, from studies of known effect."""
+"""RESULTS.md of studies under realistic conditions, from studies of known effect."""
 
 from __future__ import annotations
 
