@@ -74,6 +74,22 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+class _OneOfEach(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice: the first would be lost."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # before `<<` is filled in, whose keys may be given again
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if (key.tag, str(key.value)) in seen:
+                raise yaml.composer.ComposerError(
+                    None, None, f"{key.value} is there twice", key.start_mark
+                )
+            seen.add((key.tag, str(key.value)))
+        return node
+
+
 def read_yaml(path: Path, what: str) -> Any:
     """Content of a YAML file in plain types.
 
@@ -82,10 +98,10 @@ def read_yaml(path: Path, what: str) -> Any:
         what: the kind of content, for the message.
 
     Raises:
-        UserError: if the file cannot be read or is not YAML.
+        UserError: if the file cannot be read, is not YAML, or has a key twice.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _OneOfEach)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(
             f"expected {what} in YAML, got {path}: {one_line(error)}"

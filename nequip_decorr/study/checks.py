@@ -152,6 +152,14 @@ def check_readable(paths: Sequence[Path], data_format: str | None = None) -> Non
 
 def check_test_sets(study: Study, variants: Sequence[Variant]) -> None:
     """Refuse test sets that cannot be read or that the data module does not accept."""
+    for variant in variants:
+        names = test_names(study, variant.composed)
+        if len(set(names)) < len(names):
+            raise UserError(
+                "expected test sets with different names, got "
+                f"{', '.join(names)}; name them under `test:`, and otherwise than "
+                "those that are split from other data"
+            )
     if not study.test:
         return
     if not all(v.composed.reads_files for v in variants):
@@ -189,7 +197,7 @@ def check_primary(study: Study, variants: Sequence[Variant]) -> None:
     for variant in variants:
         known = test_names(study, variant.composed)
         # the number of test sets of other data modules is not known yet
-        if variant.composed.reads_files and primary.test not in known:
+        if variant.composed.lists_tests and primary.test not in known:
             raise UserError(
                 f"expected one of {', '.join(known) or 'no test sets'} for "
                 f"primary.test, got {primary.test!r}{nearest_name(primary.test, known)}"
@@ -235,7 +243,11 @@ def notes_of(study: Study, composed: Composed) -> Iterator[str]:
 
 
 def check_simulation(simulation: Simulation, composed: Composed) -> list[str]:
-    """Refuse structures that MD would refuse; returns notes on the others."""
+    """Refuse structures that MD would refuse, and runs too short for a drift.
+
+    Returns notes on the others.
+    """
+    from nequip_decorr.md.statistics.drift import MIN_SAMPLES, samples_of
     from nequip_decorr.md.statistics.rdf import read_reference
     from nequip_decorr.md.structures import (
         check_structures,
@@ -244,6 +256,12 @@ def check_simulation(simulation: Simulation, composed: Composed) -> list[str]:
     )
 
     protocol = simulation.protocol
+    if simulation.is_drift and samples_of(protocol) < MIN_SAMPLES:
+        raise UserError(
+            f"md.{simulation.name}: expected at least {MIN_SAMPLES} recorded energies "
+            f"after the warm-up, got {samples_of(protocol)}; run longer (horizon_ps), "
+            "or record more often (record_interval_steps)"
+        )
     try:
         starts, notes = prepare_structures(
             read_structures(simulation.structures),

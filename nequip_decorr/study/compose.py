@@ -16,12 +16,16 @@ from typing import Any
 from nequip_decorr._validation import is_finite
 from nequip_decorr.errors import UserError
 from nequip_decorr.species import configured_species_map
+from nequip_decorr.study.seeds import leaves, seed_keys
 from nequip_decorr.wording import one_line
 
 #: Stands for the folder of a training until there is one.
 OUTPUT = "/folder-of-the-training"
 
 SECTIONS = ("data", "trainer", "training_module")
+
+#: Data modules without test sets of their own.
+LISTING = ("ASEDataModule", "NequIPDataModule")
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,14 @@ class Composed:
     Attributes:
         config: plain types, with interpolations as written.
         sources: config files that it is composed of.
-        seed_keys: dotted keys of all numbers called ``seed``.
+        seed_keys: dotted keys of all values called ``seed`` that follow no other.
         data_files: files named in the data section.
         test_files: names of the test sets in the config.
         test_splits: names of test sets split off other data; NequIP numbers them after
             the others.
         inspect_file: validation data, or the next best; None if none is known.
         reads_files: whether test sets can be given as files.
+        lists_tests: whether all test sets are those that the config names.
         data_format: format in which ase reads data files; None for its own guess.
         resumes: whether checkpoints are written from which a training can resume.
         species: elements of the model; None if unknown.
@@ -53,6 +58,7 @@ class Composed:
     test_splits: tuple[str, ...]
     inspect_file: Path | None
     reads_files: bool
+    lists_tests: bool
     resumes: bool
     species: tuple[str, ...] | None = None
     species_map: dict[str, str] | None = None
@@ -105,12 +111,13 @@ class Composer:
         return Composed(
             config=plain,
             sources=self._sources(overrides),
-            seed_keys=tuple(_seed_keys(plain)),
+            seed_keys=tuple(seed_keys(plain)),
             data_files=tuple(dict.fromkeys(self._data_files(data))),
             test_files=_test_files(data),
             test_splits=_test_splits(data),
             inspect_file=_inspect_file(data),
             reads_files=str(data.get("_target_", "")).endswith("ASEDataModule"),
+            lists_tests=_class_name(data) in LISTING,
             resumes=any(each.get("save_last") for each in callbacks.values()),
             species=_elements(list(species_map or ()) or model.get("type_names")),
             species_map=species_map,
@@ -136,7 +143,7 @@ class Composer:
             found = loader.compute_defaults_list(
                 self.config.stem, list(overrides), RunMode.RUN
             ).defaults
-        folder = self.config.resolve().parent
+        folder = self.config.parent.resolve()
         names = [each.config_path for each in found if each.config_path is not None]
         files = [folder / f"{name}.yaml" for name in names]
         return tuple(path for path in dict.fromkeys(files) if path.is_file())
@@ -146,7 +153,7 @@ class Composer:
         """Hydra, as it finds configs in the folder of this one."""
         from hydra import initialize_config_dir
 
-        folder = str(self.config.resolve().parent)
+        folder = str(self.config.parent.resolve())  # of a link, as nequip-train has it
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with initialize_config_dir(folder, version_base=None):
@@ -204,7 +211,7 @@ class Composer:
             )
 
     def _data_files(self, data: Mapping[str, Any]) -> Iterator[Path]:
-        for key, value in _leaves(data):
+        for key, value in leaves(data):
             if not isinstance(value, str) or key[-1] == "_target_":
                 continue
             path = Path(value)
@@ -241,22 +248,9 @@ def _plain(composed: Any) -> dict[str, Any]:
 
 
 def _missing(plain: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in _leaves(plain):
+    for key, value in leaves(plain):
         if value == "???":
             yield ".".join(map(str, key))
-
-
-def _leaves(
-    node: Any, prefix: tuple[str | int, ...] = ()
-) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _leaves(value, (*prefix, str(key)))
-    elif isinstance(node, list):
-        for index, value in enumerate(node):
-            yield from _leaves(value, (*prefix, index))
-    else:
-        yield prefix, node
 
 
 def _resolved(node: Any) -> Any:
@@ -277,12 +271,8 @@ def _resolved(node: Any) -> Any:
     return node
 
 
-def _seed_keys(plain: Mapping[str, Any]) -> Iterator[str]:
-    """Dotted keys of all seeds, except those in lists, which hydra cannot override."""
-    for key, value in _leaves(plain):
-        number = isinstance(value, int) and not isinstance(value, bool)
-        if key[-1] == "seed" and number and all(isinstance(k, str) for k in key):
-            yield ".".join(map(str, key))
+def _class_name(section: Mapping[str, Any]) -> str:
+    return str(section.get("_target_", "")).rpartition(".")[2]
 
 
 def checkpoint_callbacks(plain: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from nequip_decorr.errors import UserError
+from nequip_decorr.study.checkpoints import best_checkpoint, resumable_checkpoint
 
-#: Where the commands of this environment are.
+#: Where the commands of this environment usually are.
 BIN = Path(sys.executable).parent
 
 #: In a command: the best checkpoint of the training.
@@ -39,15 +41,37 @@ MATRICES = ("correlation", "eigenvalues")
 
 
 def quoted(value: object) -> str:
-    """Quote any string for hydra's override grammar."""
-    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    """Quote any string for hydra's override grammar.
+
+    It takes a backslash as one, except before a quote.
+    """
+    text = re.sub(
+        r"(\\*)('|\Z)",
+        lambda found: 2 * found[1] + found[2].replace("'", "\\'"),
+        str(value),
+    )
     return f"'{text}'"
+
+
+def executable(name: str) -> str:
+    """Path of a command of this environment.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found = shutil.which(name, path=str(BIN)) or shutil.which(name)
+    if found is None:
+        raise UserError(
+            f"expected the command {name} in {BIN} or on the PATH, got none; install "
+            "it in the environment of this Python"
+        )
+    return found
 
 
 def nequip_train(config: Path, folder: Path, *overrides: str) -> tuple[str, ...]:
     """``nequip-train`` with its output in ``folder``."""
     return (
-        *(str(BIN / "nequip-train"), "-cp", str(config.parent), "-cn", config.stem),
+        *(executable("nequip-train"), "-cp", str(config.parent), "-cn", config.stem),
         f"hydra.run.dir={quoted(folder)}",
         *overrides,
     )
@@ -90,7 +114,7 @@ def nequip_compile(folder: Path, device: str, engine: str) -> tuple[str, ...]:
     """``nequip-compile`` for MD with an engine; the result is moved when complete."""
     target = "batch" if engine == "torchsim" else "ase"
     return (
-        *(str(BIN / "nequip-compile"), CHECKPOINT, str(partial_model(folder))),
+        *(executable("nequip-compile"), CHECKPOINT, str(partial_model(folder))),
         *("--device", device, "--mode", "aotinductor", "--target", target),
     )
 
@@ -107,7 +131,7 @@ def compiled_model(folder: Path) -> Path:
 
 def nequip_decorr(command: str, *arguments: object) -> tuple[str, ...]:
     """``nequip-decorr``."""
-    return (str(BIN / "nequip-decorr"), command, *map(str, arguments))
+    return (executable("nequip-decorr"), command, *map(str, arguments))
 
 
 def prepare(stage: str, command: Sequence[str], folder: Path) -> tuple[str, ...]:
@@ -117,7 +141,7 @@ def prepare(stage: str, command: Sequence[str], folder: Path) -> tuple[str, ...]
     folder: Lightning would write ``best-v1.ckpt`` beside the best of another training.
     """
     if stage == "train":
-        last = last_checkpoint(folder)
+        last = resumable_checkpoint(folder)
         if last is not None:
             return (*command, f"++ckpt_path={quoted(last)}")
         shutil.rmtree(folder, ignore_errors=True)
@@ -125,12 +149,6 @@ def prepare(stage: str, command: Sequence[str], folder: Path) -> tuple[str, ...]
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return tuple(command)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint from which a training resumes, also in a subfolder."""
-    found = [path for path in folder.rglob("last.ckpt") if path.is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def harvest(stage: str, folder: Path, test_sets: Sequence[str]) -> dict[str, Any]:
@@ -168,50 +186,28 @@ def placed(result: Mapping[str, Any], folder: str) -> dict[str, Any]:
     }
 
 
-def best_checkpoint(folder: Path) -> Path:
-    """Lightning's best checkpoint, by the monitored quantity if there is one.
-
-    Raises:
-        UserError: if there is no checkpoint.
-    """
-    import torch
-
-    written = sorted(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not written:
-        raise UserError(
-            f"expected a checkpoint in {folder}, got none; check that the "
-            "ModelCheckpoint in the config writes one during training"
-        )
-    last = next((path for path in written if path.name == "last.ckpt"), written[-1])
-    # the newest knows best: a ModelCheckpoint that is listed after that of last.ckpt
-    # has written since
-    content = torch.load(written[-1], map_location="cpu", weights_only=False)
-    states = [
-        state
-        for name, state in content["callbacks"].items()
-        if "ModelCheckpoint" in name and state.get("best_model_path")
-    ]
-    states.sort(key=lambda state: state.get("monitor") is None)
-    for state in states:
-        path = Path(state["best_model_path"])  # Lightning resolves links
-        if path.is_file() and path.is_relative_to(folder.resolve()):
-            return folder / path.relative_to(folder.resolve())
-    return last
-
-
 def test_errors(log: Path, test_sets: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Errors on each test set, in the config's units, from Lightning's CSV log."""
+    """Errors on each test set, in the config's units, from Lightning's CSV log.
+
+    Metrics that are called by :data:`ERRORS`; if there are none, because all have names
+    of the user's own, every one of them but the weighted sum.
+    """
     with log.open() as handle:
         rows = list(csv.DictReader(handle))
-    found: dict[str, dict[str, float]] = {}
+    logged: dict[str, dict[str, float]] = {}
     for row in rows:
         for column, value in row.items():
             place, _, metric = column.partition("_epoch/")
-            if not value or not place.startswith("test") or not metric.endswith(ERRORS):
+            if not value or not place.startswith("test") or metric == "weighted_sum":
                 continue
             index = int(place.removeprefix("test"))
             name = test_sets[index] if index < len(test_sets) else place
-            found.setdefault(name, {})[metric] = float(value)
+            logged.setdefault(name, {})[metric] = float(value)
+    usual = {
+        name: {m: value for m, value in metrics.items() if m.endswith(ERRORS)}
+        for name, metrics in logged.items()
+    }
+    found = usual if any(usual.values()) else logged
     if not found:
         raise UserError(f"expected errors of a test in {log}, got none")
     for name, errors in found.items():

@@ -21,6 +21,7 @@ from filelock import FileLock
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.study import stages
+from nequip_decorr.study.checkpoints import last_checkpoint
 from nequip_decorr.study.folder import StudyFolder
 from nequip_decorr.study.machine import machine
 from nequip_decorr.study.process import Ending, execute, in_words, stop, told
@@ -111,7 +112,7 @@ def run_task(study: StudyFolder, key: str, ending: Ending | None = None) -> None
                 "variant": task.variant,
                 "seed": task.seed,
                 "interrupted": interrupted,
-                "machine": machine(),
+                "machine": machine(trained=task.stage == "train"),
                 "result": None,
                 "error": None,
                 "tail": [],
@@ -124,7 +125,7 @@ def _interrupted(
     study: StudyFolder, task: Task, earlier: Sequence[Mapping[str, Any]]
 ) -> int:
     """Earlier attempts that were killed, or whose training is continued."""
-    resumes = task.stage == "train" and stages.last_checkpoint(study.path / task.folder)
+    resumes = task.stage == "train" and last_checkpoint(study.path / task.folder)
     return sum(bool(resumes) or each["ended"] is None for each in earlier)
 
 
@@ -190,8 +191,10 @@ def _command(study: StudyFolder, task: Task) -> tuple[str, ...]:
             f"expected the trained model {checkpoint}, got none; copy it from where it "
             "was trained"
         )
+    in_quotes = stages.quoted(stages.CHECKPOINT), stages.quoted(checkpoint)
     return tuple(
-        part.replace(stages.CHECKPOINT, str(checkpoint)) for part in task.command
+        part.replace(*in_quotes).replace(stages.CHECKPOINT, str(checkpoint))
+        for part in task.command
     )
 
 
@@ -220,7 +223,9 @@ def tail(log: Path) -> list[str]:
     except OSError:
         return []
     # progress bars overwrite their line
-    lines = [line.rpartition("\r")[2] for line in text.splitlines()]
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+    if not lines[-1]:
+        lines.pop()
     return lines[-TAIL:]
 
 

@@ -89,7 +89,7 @@ def tasks_of_model(
         study.config, model / "train", *overrides, "run=[train]"
     )
     yield task("train", train)
-    if study.test or composed.test_sets or not composed.reads_files:
+    if study.test or composed.test_sets or not composed.lists_tests:
         test = stages.test_overrides(
             composed.has_logger,
             composed.has_test_metrics,

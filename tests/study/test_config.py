@@ -125,6 +125,29 @@ def test_not_a_study(base, text):
         read_study(path)
 
 
+@pytest.mark.parametrize("section", ["variants", "md"])
+def test_a_name_that_is_there_twice_is_refused(base, section):
+    """YAML would keep the last, and the study lack what the user asked for."""
+    once = {"variants": "a: []", "md": f"a: {MD}"}[section]
+    rest = minimal() | {section: None}
+    text = yaml.safe_dump({k: v for k, v in rest.items() if v is not None})
+    path = base / "study.yaml"
+    path.write_text(f"{text}{section}:\n  {once}\n  b: []\n  {once}\n")
+    with pytest.raises(UserError, match="a is there twice") as error:
+        read_study(path)
+    assert "\n" not in str(error.value)
+
+
+def test_keys_of_an_anchor_may_be_given_again(base):
+    text = yaml.safe_dump(minimal())
+    cold = "  cold:\n    <<: *hot\n    temperatures_K: [100]\n"
+    (base / "study.yaml").write_text(f"{text}md:\n  hot: &hot {MD}\n{cold}")
+    hot, cold = read_study(base / "study.yaml").md
+    assert hot.protocol.temperatures_K == (1200, 300)
+    assert cold.protocol.temperatures_K == (100,)
+    assert cold.structures == hot.structures
+
+
 def test_paths_start_at_the_file(base, monkeypatch):
     monkeypatch.chdir("/")
     (base / "study.yaml").write_text(yaml.safe_dump(minimal()))

@@ -18,6 +18,7 @@ from tests.support.commands import DATA, config_with
 
 LR = "training_module.optimizer.lr"
 VARIANTS = {"fast": [], "slow": [f"{LR}=0.002"]}
+NVE = {"structures": "start.extxyz", "temperatures_K": [300], "ensemble": "nve"}
 
 
 @pytest.fixture
@@ -101,6 +102,56 @@ def test_atom_types_with_other_names(base):
         plan(base, **ions)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "keys"),
+    [
+        ({"model": "${model_seed}"}, ["data.seed", "training_module.model.seed"]),
+        ({"model": "${data.seed}"}, ["data.seed"]),
+        ({"model": "${...data.seed}"}, ["data.seed"]),
+        ({"data": "${seed}", "model": "${seed}"}, ["seed"]),
+        ({"model": "${oc.env:SEED,3}"}, ["data.seed", "training_module.model.seed"]),
+    ],
+)
+def test_every_seed_is_set_or_follows_one_that_is(base, seeds, keys):
+    """Else all models would start with the same weights."""
+    config = yaml.safe_load((base / "mine.yaml").read_text())
+    config |= {"model_seed": 3} | ({"seed": 1} if keys == ["seed"] else {})
+    config["data"]["seed"] = seeds.get("data", 7)
+    config["training_module"]["model"]["seed"] = seeds["model"]
+    (base / "seeds.yaml").write_text(yaml.safe_dump(config))
+    found = plan(base, config="seeds.yaml")
+    assert found.identity["variants"]["fast"]["seed_keys"] == keys
+    train = next(t for t in found.tasks if t.key == "fast_2.train")
+    with hydra.initialize_config_dir(str(base), version_base=None):
+        overrides = [part for part in train.command if "seed=" in part]
+        composed = hydra.compose("seeds", overrides)
+    assert composed.data.seed == composed.training_module.model.seed == 2
+
+
+def test_a_linked_config_is_that_of_its_folder(base):
+    """As nequip-train has it: what it names under `defaults` is beside the link."""
+    (base / "real").mkdir()
+    (base / "mine.yaml").rename(base / "real" / "other.yaml")
+    (base / "mine.yaml").symlink_to(base / "real" / "other.yaml")
+    assert plan(base).tasks
+
+
+def test_a_data_module_without_test_sets_has_no_test(base):
+    kind = "nequip.data.dataset.ASEDataset"
+    dataset = f"{{_target_: {kind}, file_path: {base}/all.extxyz}}"
+    split = f"{{dataset: {dataset}, train: 0.8, val: 0.2}}"
+    kind = "nequip.data.datamodule.NequIPDataModule"
+    module = f"{{_target_: {kind}, seed: 1, split_dataset: {split}}}"
+    found = plan(base, variants={"a": ["~data", f"+data={module}"]})
+    assert "test" not in {task.stage for task in found.tasks}
+    # another may have its own
+    kind = "nequip.data.datamodule.NequIP3BPADataModule"
+    found = plan(
+        base, variants={"a": ["~data", f"+data={{_target_: {kind}, seed: 1}}"]}
+    )
+    assert "test" in {task.stage for task in found.tasks}
+
+
 def test_gpus_of_a_cluster_need_not_be_here(base):
     slurm = {"slurm": {"gpus_per_node": 1, "time_min": 60}}
     assert plan(base, device="cuda", executor=slurm).identity["device"] == "cuda"
@@ -147,6 +198,8 @@ def test_any_variant(base):
         ({"seed_keys": ["data.seed.0"]}, "cannot compose"),
         ({"seed_keys": ["trainer.callbacks.0.seed"]}, "cannot compose"),
         ({"test": {"broken": "mine.yaml"}}, "data that ase reads"),
+        ({"test": {"split": "start.extxyz"}}, "different names, got split, split"),
+        ({"md": {"nve": {**NVE, "horizon_ps": 0.2}}}, "20 recorded energies .*got 16"),
         ({"primary": {"test": "spilt", "metric": "forces_rmse"}}, "mean 'split'"),
         ({"primary": {"test": "split", "metric": "forces"}}, "forces_rmse"),
     ],

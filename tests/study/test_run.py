@@ -50,6 +50,13 @@ def test_a_failure_stops_what_needs_it_alone(folder, debug):
     assert [t.key for t in outlook(plan.tasks, records).blocked] == ["after_1.inspect"]
 
 
+def test_the_reason_of_a_failure_is_kept_where_a_progress_bar_follows(folder, debug):
+    bar = "for i in $(seq 40); do printf '\\rEpoch 3: %d' $i; done"
+    bad = task(folder, f"echo ValueError: the reason; {bar}; exit 1", "bad")
+    records = run_tasks(folder, registered(folder, bad), debug, quiet)
+    assert records[bad.key]["tail"][-2:] == ["ValueError: the reason", "Epoch 3: 40"]
+
+
 def test_retry_runs_what_failed_and_nothing_else(folder, debug):
     mend = folder.path / "mended"
     bad = task(folder, f"test -e {mend} && {LEFT}", "bad")

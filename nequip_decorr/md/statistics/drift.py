@@ -5,6 +5,7 @@ A thermostat hides drift, so this is a separate test and never a failure event.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import stats
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.frames import Array
+from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.results import Replica, RunResult
 from nequip_decorr.md.statistics.blocks import N_BLOCKS, block_means
 from nequip_decorr.md.statistics.score import TAIL
@@ -54,6 +56,12 @@ class Drift:
         """
         quantile = float(stats.t.ppf(1 - TAIL, N_BLOCKS - 2))
         return quantile * self.standard_error_meV_per_atom_ps
+
+
+def samples_of(protocol: Protocol) -> int:
+    """Energies after the warm-up of a replica that reaches the horizon."""
+    recorded = protocol.n_steps // protocol.record_interval_steps
+    return recorded - math.ceil(WARM_UP_FRACTION * (recorded - 1))
 
 
 def fit_drift(
