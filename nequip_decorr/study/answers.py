@@ -41,6 +41,9 @@ WORDS = {
 }
 
 
+#: Times that differ by less are the same.
+ROUNDING = 1 + 1e-9
+
 #: The training seed, and the same replica of both models.
 Pair = tuple[int, dict[str, Any], dict[str, Any]]
 
@@ -236,7 +239,10 @@ def _time_answer(
 def _times(events: Sequence[dict[str, Any]], horizon_ps: float) -> Times:
     return Times(
         np.array([min(event["time_ps"], horizon_ps) for event in events]),
-        np.array([event["happened"] for event in events]),
+        # the last step may end after the horizon
+        np.array(
+            [e["happened"] and e["time_ps"] <= horizon_ps * ROUNDING for e in events]
+        ),
     )
 
 
@@ -247,7 +253,7 @@ def _ended_before(
     other = next(k for k in KINDS if k != kind)
 
     def ended(side: Mapping[str, Any]) -> bool:
-        cut = side[kind]["time_ps"] < horizon_ps * (1 - 1e-9)
+        cut = side[kind]["time_ps"] < horizon_ps / ROUNDING
         return cut and side[other]["happened"] and not side[kind]["happened"]
 
     return sum(ended(pair[1]) for pair in pairs), sum(ended(pair[2]) for pair in pairs)
@@ -285,6 +291,9 @@ def _finished(answer: Answer, p_value: float | None) -> Answer:
         return replace(answer, verdict="no verdict from fewer than three seeds")
     larger, smaller = WORDS[answer.question.quantity]
     verdict = "no difference shown"
+    if p_value < LEVEL and not effect.direction:
+        # by hazards, ratios that are not rejected may lie on both sides of others
+        verdict += ": the interval includes 1"
     if p_value < LEVEL and effect.direction:
         verdict = larger if effect.direction > 0 else smaller
     elif effect.direction:

@@ -82,6 +82,41 @@ def test_where_most_survive(tmp_path):
     assert "64" in first.events[0]
 
 
+def with_times(folder, times, horizon_ps=10.0):
+    """Set the time of the one replica of each model; ``times`` by variant."""
+    for path in (folder.path / "records").glob("*md-hot.json"):
+        record = json.loads(path.read_text())
+        time_ps = times[record["variant"]][record["seed"] - 1]
+        (first, *_) = record["result"]["replicas"]
+        happened = time_ps < horizon_ps
+        first["unphysical"] |= {"time_ps": time_ps, "happened": happened}
+        record["result"] |= {"replicas": [first], "horizon_ps": horizon_ps}
+        path.write_text(json.dumps(record))
+
+
+def test_a_small_p_value_beside_an_interval_that_includes_1(tmp_path):
+    """By hazards, ratios that are not rejected may be on both sides of others."""
+    folder = synthetic_study(tmp_path / "s", seeds=3)
+    with_times(folder, {"none": [5.0, 2.0, 1.0], "variant-1": [10.0, 5.0, 3.0]})
+    answer = findings(folder).answers[0]
+    assert answer.effect.low < 1 < (answer.effect.high or 2)
+    assert answer.p_value < 0.05
+    assert answer.verdict == "no difference shown: the interval includes 1"
+
+
+def test_an_event_after_the_horizon_is_not_counted(tmp_path):
+    """The last step may end after the horizon, as 3334 steps of 0.3 fs after 1 ps."""
+    folder = synthetic_study(tmp_path / "s", seeds=3)
+    times = {"none": [0.5, 0.2, 0.1], "variant-1": [0.9, 0.8, 1.0002]}
+    with_times(folder, times, horizon_ps=2.0)
+    assert findings(folder).answers[0].events == ("3/3", "3/3")
+    for path in (folder.path / "records").glob("*md-hot.json"):
+        record = json.loads(path.read_text())
+        record["result"]["horizon_ps"] = 1.0
+        path.write_text(json.dumps(record))
+    assert findings(folder).answers[0].events == ("2/3", "3/3")
+
+
 def test_the_rest_is_corrected_together(tmp_path):
     given = answers(tmp_path / "s", variants=4)
     others = [a for a in given if not a.question.primary and a.effect is not None]

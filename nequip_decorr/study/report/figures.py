@@ -128,14 +128,16 @@ def forest_figure(given: Sequence[Answer], variants: Sequence[str]) -> Figure:
         assert effect is not None
         colour = colours[answer.question.variant][0]
         if effect.low is not None or effect.high is not None:
-            low = max(effect.low or 0, 1 / WIDEST)
-            high = min(effect.high or np.inf, WIDEST)
-            axis.plot([low, high], [row, row], color=colour, linewidth=2)
-            for edge, limit, mark in ((low, effect.low, "<"), (high, effect.high, ">")):
-                if limit is None or not 1 / WIDEST <= limit <= WIDEST:
-                    axis.plot([edge], [row], mark, color=colour)
+            low = 0.0 if effect.low is None else effect.low
+            high = np.inf if effect.high is None else effect.high
+            edges = [_clipped(low), _clipped(high)]
+            axis.plot(edges, [row, row], color=colour, linewidth=2)
+            if low < 1 / WIDEST:
+                axis.plot(edges[:1], [row], "<", color=colour)
+            if high > WIDEST:
+                axis.plot(edges[1:], [row], ">", color=colour)
         if effect.value is not None:
-            value = min(max(effect.value, 1 / WIDEST), WIDEST)
+            value = _clipped(effect.value)
             mark = "D" if answer.question.primary else "o"
             axis.plot([value], [row], mark, color=colour)
     axis.axvline(1.0, color="0.5", linewidth=1)
@@ -147,6 +149,10 @@ def forest_figure(given: Sequence[Answer], variants: Sequence[str]) -> Figure:
     axis.tick_params(axis="y", labelsize=8)
     axis.grid(axis="x", alpha=0.3)
     return figure
+
+
+def _clipped(ratio: float) -> float:
+    return float(np.clip(ratio, 1 / WIDEST, WIDEST))
 
 
 def _plain_ticks(axis: Any) -> None:
