@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from nequip_decorr.cli.protocols import base_protocol, flagged
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.presets import PRESETS
 from nequip_decorr.md.protocol import ENSEMBLES, Protocol
-from nequip_decorr.md.results import RESULT_NAME
+from nequip_decorr.md.results import RESULT_NAME, load
 from nequip_decorr.md.running.session import machine
 from nequip_decorr.md.structures import read_structures
 from nequip_decorr.md.trajectories.judge import judge_trajectories
 from nequip_decorr.md.trajectories.lammps_units import STYLES
+from nequip_decorr.md.trajectories.layout import find_replicas, stem_of
 from nequip_decorr.md.trajectories.opening import Reading
 from nequip_decorr.md.trajectories.settings import Request
 from nequip_decorr.paths import user_path
@@ -132,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         given=given,
         n_structures=args.structures,
     )
-    out = args.out or default_output(args.paths[0])
+    out = args.out or _free_output(args.paths)
     console, errors = Console(), Console(stderr=True)
     with errors.status("opening files ...") as status:
         result = judge_trajectories(
@@ -180,9 +182,28 @@ def parse_atom_types(items: list[str]) -> dict[str, str]:
 
 
 def default_output(path: Path) -> Path:
-    """``runs`` and ``runs/a.traj`` become ``runs-judged`` and ``a-judged`` here."""
-    name = path.resolve().name
-    return Path(f"{name.partition('.')[0] or name}-judged")
+    """``T1.5`` and ``runs/a.traj`` become ``T1.5-judged`` and ``a-judged`` here."""
+    name = path.resolve().name if path.is_dir() else stem_of(path)
+    return Path(f"{name}-judged")
+
+
+def _free_output(paths: Sequence[Path]) -> Path:
+    """The default output folder, unless it has the result of other trajectories.
+
+    Raises:
+        UserError: if it has.
+    """
+    out = default_output(paths[0])
+    if (out / RESULT_NAME).is_file():
+        source = load(out / RESULT_NAME).source or {}
+        before = {Path(name).resolve() for name in source.get("files", ())}
+        now = {source.path.resolve() for source in find_replicas(paths).sources}
+        if before and not before & now:
+            raise UserError(
+                f"expected a new folder, got {out} with the result of other "
+                f"trajectories, such as {source['files'][0]}; choose another --out"
+            )
+    return out
 
 
 def _start(path: Path | None) -> Atoms | None:

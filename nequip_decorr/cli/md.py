@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,9 +201,8 @@ def protocol_of(args: argparse.Namespace) -> Protocol:
         changes["temperatures_K"] = tuple(changes["temperatures_K"])
     changes |= {name: True for flag, name in SWITCHES.items() if getattr(args, flag)}
     if args.criteria:
-        limits = {"criteria": parse_limits(args.criteria)}
-        base = Protocol.from_dict(limits, base=base)
-    return replace(base, **changes)
+        changes["criteria"] = parse_limits(args.criteria)
+    return Protocol.from_dict(changes, base=base)
 
 
 def _rejudge(args: argparse.Namespace) -> int:

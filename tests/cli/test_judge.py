@@ -7,7 +7,9 @@ import pytest
 
 from nequip_decorr import UserError
 from nequip_decorr.cli import judge
+from nequip_decorr.cli.main import main
 from nequip_decorr.md import Protocol, preset
+from tests.support import trajectories as made
 
 
 def parsed(*arguments):
@@ -43,11 +45,29 @@ def test_atom_types():
         judge.parse_atom_types(["1=O", "1=Hf"])
 
 
+def test_results_of_other_trajectories_are_not_overwritten(tmp_path, monkeypatch):
+    """Of runs at two temperatures, or of one name in two places."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("T1.5", "T1.8", "a/runs/r0", "b/runs/r0"):
+        (tmp_path / folder).mkdir(parents=True)
+        made.write_dump(tmp_path / folder / "dump.lammpstrj", made.script(made.oxide()))
+    given = ("--temperature", "300", "--timestep-fs", "1")
+    for folder in ("T1.5", "T1.8", "a/runs"):
+        assert main(["judge", folder, *given]) == 0
+        assert main(["judge", folder, *given]) == 0  # the same again
+    found = sorted(path.name for path in tmp_path.glob("*-judged"))
+    assert found == ["T1.5-judged", "T1.8-judged", "runs-judged"]
+    before = (tmp_path / "runs-judged" / "result.json").read_bytes()
+    assert main(["judge", "b/runs", *given]) == 2
+    assert (tmp_path / "runs-judged" / "result.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("path", "out"),
     [
         ("some/runs", "runs-judged"),
         ("runs/", "runs-judged"),
+        ("a/hot.1.extxyz", "hot.1-judged"),
         ("a/dump.lammpstrj.gz", "dump-judged"),
         ("XDATCAR", "XDATCAR-judged"),
     ],

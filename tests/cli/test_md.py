@@ -9,6 +9,7 @@ import pytest
 from ase.build import bulk
 from rich.console import Console
 
+from nequip_decorr import UserError
 from nequip_decorr.cli import md as command
 from nequip_decorr.cli.finishing import finish
 from nequip_decorr.cli.main import main
@@ -145,6 +146,18 @@ def test_what_ends_a_replica_is_an_option(tmp_path):
     path.write_text("until: explosion\n")
     assert parsed("--protocol", str(path)).until == "explosion"
     assert parsed("--protocol", str(path), "--until", "first").until == "first"
+
+
+def test_limits_are_those_of_the_temperature_that_is_given():
+    """Not of the 300 K of a protocol that says nothing else."""
+    given = ("--temperature", "100", "--criteria", "max_temperature_K=250")
+    found = parsed(*given)
+    assert found.criteria.max_temperature_K == 250
+    assert found.temperatures_K == (100,)
+    with pytest.raises(UserError, match="max_temperature_K"):
+        parsed("--temperature", "300", *given[2:])
+    with pytest.raises(UserError, match="mean 'max_temperature_K'"):
+        parsed("--criteria", "max_temperature=250")
 
 
 # --- judged again --------------------------------------------------------------------

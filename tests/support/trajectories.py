@@ -12,7 +12,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from scipy import constants
 
-from nequip_decorr.md import Criteria
+from nequip_decorr.md import Criteria, Protocol
 
 #: J/mol of a kcal/mol, and what LAMMPS' units are in SI.
 KCAL = 4184.0 / constants.Avogadro
@@ -65,6 +65,11 @@ def approach(frames: list[Atoms], at: int, distance_A: float) -> tuple[int, int]
 def no_leaps() -> Criteria:
     """Limits for frames that are further apart than they say."""
     return Criteria(max_displacement_A=None)
+
+
+def slow() -> Protocol:
+    """For frames that are further apart than they say."""
+    return Protocol(criteria=no_leaps())
 
 
 def give(

@@ -49,8 +49,7 @@ class Bonding:
         ratio = criteria.fragment_ratio
         self._fragments = None if ratio is None else Fragments(atoms, ratio)
         ratio = criteria.isolation_ratio
-        evaporates = temperature_K > EVAPORATION_K and has_void(atoms)
-        judged = ratio is not None and not evaporates
+        judged = temperature_K <= EVAPORATION_K or (ratio and not has_void(atoms))
         self._isolation = Isolation(atoms, ratio) if ratio and judged else None
         self._bonds = start_bonds(atoms) if criteria.max_bond_deviation_A else None
         n_bonds = 0 if self._bonds is None else len(self._bonds.first)

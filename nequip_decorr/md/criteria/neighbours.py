@@ -48,9 +48,17 @@ class Pairs(NamedTuple):
         return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
 
     def in_cell(self, atoms: Atoms, new_A: Array) -> Pairs:
-        """The same pairs in a cell other than that of the atoms; distances are kept."""
+        """The same pairs in a cell other than that of the atoms; distances are kept.
+
+        A cell of another shape may span the same lattice: LAMMPS flips a box that tilts
+        too far. A translation then has other multiples of its vectors.
+        """
         old_A = atoms.cell.complete().array
-        shifts = np.round(self.offset_A @ np.linalg.inv(old_A))
+        inverse = np.linalg.inv(old_A)
+        shifts = np.round(self.offset_A @ inverse)
+        flips = np.round(new_A @ inverse)
+        if round(abs(np.linalg.det(flips))) == 1:
+            shifts = np.asarray(np.round(shifts @ np.linalg.inv(flips)), dtype=float)
         return self._replace(offset_A=shifts @ new_A)
 
     def take(self, which: NDArray[np.bool_] | Indices | slice) -> Pairs:

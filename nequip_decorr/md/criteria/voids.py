@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from ase import Atoms
 from scipy.spatial import cKDTree
@@ -23,6 +25,8 @@ def has_void(atoms: Atoms, radius_A: float = VOID_RADIUS_A) -> bool:
     """
     if not atoms.pbc.all():
         return True
+    if len(atoms) * 4 / 3 * math.pi * radius_A**3 < atoms.get_volume():
+        return True  # spheres around all atoms could not cover so large a cell
     cell = atoms.cell.array
     heights = 1 / atoms.cell.reciprocal().lengths()
     reach = np.ceil(radius_A / heights).astype(int) + 1

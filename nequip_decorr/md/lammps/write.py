@@ -221,6 +221,7 @@ def _write(folder: Path, files: Mapping[str, str], model: Path) -> None:
                 f"expected a new folder for LAMMPS runs, got {folder} with files in "
                 "it; choose another one"
             )
+        shutil.rmtree(part, ignore_errors=True)  # of one that was killed
         part.mkdir(parents=True)
         try:
             for name, text in files.items():

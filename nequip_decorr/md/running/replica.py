@@ -240,6 +240,8 @@ class ReplicaRun:
 
     def _good_atoms(self, frame: Frame) -> Atoms:
         atoms = _bare(self.plan.atoms, frame.positions_A)
+        if self.plan.atoms.has("masses"):  # or its momenta would be another temperature
+            atoms.set_masses(self.plan.atoms.get_masses())
         atoms.set_momenta(frame.momenta)
         atoms.info.update(
             step=frame.step,

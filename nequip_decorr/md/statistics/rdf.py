@@ -152,6 +152,16 @@ def read_reference(path: Path) -> PairDistributions | dict[str, Array]:
             f"or .txt), got {path} ({type(error).__name__}: {one_line(error)}); try "
             f"`ase info {path}`"
         ) from error
+    for atoms in frames:
+        if atoms.pbc.any() and atoms.cell.rank < 3:
+            raise UserError(
+                f"expected three cell vectors in the reference {path}, got "
+                f"{atoms.cell.rank}; give a slab or a wire the cell of its vacuum"
+            )
+        if len(atoms) < 2 and not atoms.pbc.any():
+            raise UserError(
+                f"expected two atoms or more in the reference {path}, got {len(atoms)}"
+            )
     return pair_distributions(frames)
 
 

@@ -12,8 +12,12 @@ from nequip_decorr.md.criteria.neighbours import find_pairs
 from nequip_decorr.md.structures import check_structures, structure_name
 
 #: Nearest neighbours are between these many sums of covalent radii apart: bonds 0.8 to
-#: 1.2, atoms of a noble gas 2. Beyond them lengths are not in A.
-NEAREST_RATIOS = (0.35, 5.0)
+#: 1.2, atoms of a solid noble gas 2 to 7, of a gas any number. Beyond them lengths are
+#: not in A but in nm or pm.
+NEAREST_RATIOS = (0.35, 80.0)
+
+#: Neighbours that are this many sums apart may have nearer images.
+APART = 5.0
 
 #: A temperature this many times the target, or this share of it, means that velocities
 #: have another unit: A/ps and A/fs give a factor of a million.
@@ -81,11 +85,11 @@ def nearest_ratio(atoms: Atoms) -> float | None:
     distance, index = cKDTree(atoms.positions).query(atoms.positions, k=2)
     radii = covalent_radii[atoms.numbers]
     found = float(np.median(distance[:, 1] / (radii + radii[index[:, 1]])))
-    if found <= NEAREST_RATIOS[1]:
+    if found <= APART:
         return found
     # the two ends of a molecule may be on opposite sides of the cell; a search with
     # images is for matter that is thin, or it would find a great many
-    reach = 2 * NEAREST_RATIOS[1] * float(radii.max())
+    reach = 2 * APART * float(radii.max())
     pairs = find_pairs(atoms, atoms.positions, reach)
     nearest = np.full(len(atoms), found)
     ratios = pairs.distance_A / (radii[pairs.first] + radii[pairs.second])

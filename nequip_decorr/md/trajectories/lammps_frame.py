@@ -168,6 +168,8 @@ def read_table(lines: Lines, header: Header) -> NDArray[Any]:
         )
     except ValueError as error:
         _check_whole(block, lines)
+        if len(block[-1].split()) < len(columns):  # ended by what resumed the run
+            raise CutOffError from error
         raise UserError(
             f"expected numbers in the columns of {lines.path}, got a line at step "
             f"{header.step} that is damaged; cut this frame out"

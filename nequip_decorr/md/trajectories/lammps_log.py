@@ -241,7 +241,7 @@ def _parse(lines: Iterable[str]) -> _Parsed:
             found.end(line)
         elif line.startswith("WARNING: Lost atoms"):
             found.losing = " ".join(line.split())
-        elif names := _columns(line):
+        elif names := _columns(line.partition("#")[0]):
             columns = names
         elif columns:
             cells = _YAML_ROW.sub(r"\1", line.rstrip()).replace(",", " ").split()
@@ -249,6 +249,8 @@ def _parse(lines: Iterable[str]) -> _Parsed:
             # neither a line that was cut off nor a warning between the lines
             if len(cells) == len(columns) == len(values):
                 found.add(values)
+            else:  # `print` may write a line like that of a table
+                found.command(line)
         else:
             found.command(line)
     return found

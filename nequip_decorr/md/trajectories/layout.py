@@ -12,6 +12,7 @@ from typing import Any
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.results import RESULT_NAME
+from nequip_decorr.md.trajectories.streams import CutOffError, open_lines
 from nequip_decorr.paths import check_file
 
 #: Formats by the names of their files; in a folder the first one that is there counts.
@@ -93,7 +94,7 @@ def find_replicas(paths: Sequence[Path]) -> Layout:
     sources: list[Source] = []
     missing: list[str] = []
     files = [path for path in paths if not path.is_dir()]
-    stems = {_stem(path) for path in files}
+    stems = {stem_of(path) for path in files}
     for path in paths:
         if path.is_dir():
             found, absent = _in_folder(path)
@@ -102,7 +103,7 @@ def find_replicas(paths: Sequence[Path]) -> Layout:
         else:
             # dump.lammpstrj of several folders: the folders tell them apart
             own = len(stems) == len(files) > 0
-            name = _stem(path) if own else path.resolve().parent.name
+            name = stem_of(path) if own else path.resolve().parent.name
             sources.append(_file(path, name))
     if not sources:
         raise _none_in(paths[0])
@@ -146,7 +147,7 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
     """Replicas in a folder: itself, or those below it; and runs without trajectory."""
     name = folder.resolve().name
     own = _trajectory(folder)
-    if own is not None:
+    if own is not None and not _is_start(own, folder):
         return [Source(name, own, format_of(own) or "", _log(folder))], []
     found: list[Source] = []
     missing: list[str] = []
@@ -165,6 +166,27 @@ def _in_folder(folder: Path) -> tuple[list[Source], list[str]]:
         return [], [name]
     holders = {str(parent) for source in found for parent in Path(source.name).parents}
     return found, [each for each in missing if each not in holders]
+
+
+def _is_start(path: Path, folder: Path) -> bool:
+    """Whether a file is the start structure of the replicas in folders beside it."""
+    if format_of(path) != "xyz" or not _one_frame(path):
+        return False
+    below = (p for p in folder.rglob("*") if p.is_file() and p.parent != folder)
+    return any(format_of(p) and not _is_result(p.parent, folder) for p in below)
+
+
+def _one_frame(path: Path) -> bool:
+    """Whether an xyz file ends with its first frame."""
+    try:
+        with open_lines(path) as lines:
+            first = lines.next().strip()
+            if not first.isdecimal():
+                return False
+            lines.take(int(first) + 1)
+            return not lines.next().strip()
+    except CutOffError:
+        return False
 
 
 def _none_in(folder: Path) -> UserError:
@@ -208,7 +230,8 @@ def _log(folder: Path) -> Path | None:
     return next((path for path in named if path.is_file()), None)
 
 
-def _stem(path: Path) -> str:
+def stem_of(path: Path) -> str:
+    """``a.1`` for ``a.1.xyz`` and ``a.1.xyz.gz``."""
     return path.name.removesuffix(".gz").rpartition(".")[0] or path.name
 
 

@@ -169,7 +169,9 @@ def _start(first: Snapshot, reading: Reading, path: Path) -> Atoms:
     check_first_frame(atoms)
     if reading.start is None:
         return atoms
-    start = reading.start
+    start = reading.start.copy()
+    if first.masses is not None:  # or temperatures would be those of other masses
+        start.set_masses(first.masses)
     if not np.array_equal(start.numbers, atoms.numbers):
         raise UserError(
             f"expected the atoms of {path} in the same order in --start, got "

@@ -42,6 +42,7 @@ def continuous(
     """
     first: Snapshot | None = None
     last: Snapshot | None = None
+    shifts: Array | float = 0.0
     backwards: tuple[int, int] | None = None
     skipped = skipped_before = 0
     for number, frame in enumerate(frames):
@@ -62,9 +63,12 @@ def continuous(
         now = replace(frame, step=step, joined=skipped > skipped_before)
         skipped_before = skipped
         if last is None and start_A is not None:
-            now = replace(now, positions_A=unwrapped(start_A, now, shifted=True))
+            shifts = _images(start_A, now, shifted=True)
+            now = replace(now, positions_A=now.positions_A - _translations(shifts, now))
         elif last is not None and now.wrapped:
             now = replace(now, positions_A=unwrapped(last.positions_A, now))
+        elif last is not None:
+            now = replace(now, positions_A=now.positions_A - _translations(shifts, now))
         first, last = first or now, now
         yield now
     if backwards is not None and skipped:
@@ -74,7 +78,7 @@ def continuous(
         )
 
 
-def unwrapped(before_A: Array, frame: Snapshot, *, shifted: bool = False) -> Array:
+def unwrapped(before_A: Array, frame: Snapshot) -> Array:
     """Positions at the images nearest to those of the previous frame, (N, 3).
 
     An atom that moves more than half a cell between two frames cannot be followed.
@@ -82,18 +86,41 @@ def unwrapped(before_A: Array, frame: Snapshot, *, shifted: bool = False) -> Arr
     Args:
         before_A: positions of the previous frame, (N, 3).
         frame: the frame.
+    """
+    return frame.positions_A - _translations(_images(before_A, frame), frame)
+
+
+def _images(before_A: Array, frame: Snapshot, *, shifted: bool = False) -> Array:
+    """Whole cell vectors by which atoms are away from where they were, (N, 3).
+
+    Zero for what is not finite, which stays for the tests to find.
+
+    Args:
+        before_A: earlier positions, (N, 3).
+        frame: the frame.
         shifted: whether all atoms may have been shifted together, as in a first frame.
     """
     if not np.isfinite(frame.cell_A).all():
-        return frame.positions_A
+        return np.zeros_like(frame.positions_A)
     with np.errstate(invalid="ignore", over="ignore"):
-        vectors = np.where(frame.pbc[:, None], frame.cell_A, 0.0)
+        vectors = _periodic_vectors(frame)
         fractions = (frame.positions_A - before_A) @ np.linalg.pinv(vectors)
         if shifted:
             fractions = fractions - fractions[0]
-        moved = frame.positions_A - np.round(fractions) @ vectors
-    # what is not finite stays for the tests to find
-    return np.asarray(np.where(np.isfinite(moved), moved, frame.positions_A))
+        found = np.round(fractions)
+        finite = np.isfinite(found @ vectors).all(axis=1, keepdims=True)
+    return np.asarray(np.where(finite, found, 0.0))
+
+
+def _translations(images: Array | float, frame: Snapshot) -> Array | float:
+    """Whole cell vectors as distances, (N, 3)."""
+    if np.ndim(images) == 0 or not np.isfinite(frame.cell_A).all():
+        return 0.0
+    return np.asarray(images @ _periodic_vectors(frame))
+
+
+def _periodic_vectors(frame: Snapshot) -> Array:
+    return np.asarray(np.where(frame.pbc[:, None], frame.cell_A, 0.0))
 
 
 def _step(frame: Snapshot) -> int:

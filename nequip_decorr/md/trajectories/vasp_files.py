@@ -22,6 +22,9 @@ from nequip_decorr.wording import one_line
 
 PERIODIC = np.array([True, True, True])
 
+#: Settings that are read from a vasprun.xml.
+SETTINGS = ("POTIM", "IBRION", "ML_OUTBLOCK")
+
 
 def read_xdatcar(path: Path, warn: Warn) -> Iterator[Snapshot]:
     """Frames of an XDATCAR (VASP 5 and 6), with fixed or variable cell.
@@ -135,7 +138,9 @@ class _Vasprun:
 def read_vasprun(path: Path, warn: Warn) -> Iterator[Snapshot]:
     """Ionic steps of the MD in a vasprun.xml, with forces and energies.
 
-    The temperature comes from the kinetic energy, as the file has no velocities.
+    The temperature comes from the kinetic energy, as the file has no velocities. With
+    ``ML_OUTBLOCK`` above 1 a step is written every so many, or each one, by version of
+    VASP; such frames have no step.
 
     Args:
         path: the file, which may be compressed (``.gz``).
@@ -156,7 +161,8 @@ def read_vasprun(path: Path, warn: Warn) -> Iterator[Snapshot]:
                 _settings(element, above)
                 if element.tag == "calculation":
                     _check_md(above, path)
-                    yield _ionic_step(element, above, step)
+                    each = above.settings.get("ML_OUTBLOCK", "1") == "1"
+                    yield _ionic_step(element, above, step if each else None)
                     step += 1
                     root.clear()  # or the whole file would stay in memory
     except (ET.ParseError, EOFError) as error:
@@ -178,7 +184,7 @@ def _no_vasprun(path: Path, error: Exception) -> UserError:
 
 
 def _settings(element: ET.Element, above: _Vasprun) -> None:
-    if element.tag == "i" and element.get("name") in ("POTIM", "IBRION"):
+    if element.tag == "i" and element.get("name") in SETTINGS:
         above.settings[str(element.get("name"))] = (element.text or "").strip()
     elif element.tag == "atominfo":
         rows = element.findall("array[@name='atoms']/set/rc")
@@ -200,7 +206,7 @@ def _check_md(above: _Vasprun, path: Path) -> None:
         )
 
 
-def _ionic_step(element: ET.Element, above: _Vasprun, step: int) -> Snapshot:
+def _ionic_step(element: ET.Element, above: _Vasprun, step: int | None) -> Snapshot:
     cell = _rows(element.find("structure/crystal/varray[@name='basis']"))
     scaled = _rows(element.find("structure/varray[@name='positions']"))
     forces = element.find("varray[@name='forces']")

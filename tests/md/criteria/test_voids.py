@@ -19,6 +19,20 @@ def test_void(gap_A, void, shear):
     assert has_void(atoms) is void
 
 
+def test_a_huge_cell_is_not_searched():
+    """A gas in a cell of a micrometre would need 1e12 points."""
+    gas = bulk("Ar", cubic=True)
+    gas.set_cell([1e4, 1e4, 1e4])
+    assert has_void(gas)
+
+
+@pytest.mark.parametrize("scale", [0.9, 1.0, 1.3, 1.5, 2.2, 4.0])
+def test_a_crystal_that_is_stretched(scale):
+    """Octahedral interstices of fcc are half a lattice constant from an atom."""
+    crystal = bulk("Cu", a=5.0 * scale, cubic=True)
+    assert has_void(crystal) is (5.0 * scale / 2 > 4.0)
+
+
 def test_open_space_and_tiny_cells():
     open_space = bulk("Cu", cubic=True)
     open_space.pbc = False

@@ -71,6 +71,13 @@ def test_what_is_there_is_not_overwritten(tmp_path, write):
     assert folders[0].is_dir()
 
 
+def test_what_a_killed_command_has_left_is_replaced(tmp_path, write):
+    (tmp_path / "runs.part" / "half").mkdir(parents=True)
+    (folder,) = write(argon(), replace(SHORT, replicas=1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "runs"]
+    assert not (folder.parent / "half").exists()
+
+
 @pytest.mark.parametrize("name", ["file", "file/runs"])
 def test_a_folder_that_cannot_be_made(tmp_path, name):
     (tmp_path / "file").write_text("mine")

@@ -76,6 +76,17 @@ def test_a_hole_is_told_with_its_last_good_frame(tmp_path):
         assert frames[-1].positions[0, 0] < 2.0
 
 
+def test_isotopes_keep_their_masses(tmp_path):
+    """Else a last good frame that is read again is at another temperature."""
+    atoms = flyer()
+    atoms.set_masses([2.014] * len(atoms))
+    protocol = replace(SHORT, ensemble="nve", temperatures_K=(2000.0,), horizon_ps=2.0)
+    result = run_stability(Beyond(2.0, "nan-forces"), atoms, protocol, output=tmp_path)
+    failure = next(r.first for r in result.replicas if r.first)
+    good = ase.io.read(tmp_path / failure.last_good_frame)
+    assert good.get_masses() == pytest.approx(2.014)
+
+
 def test_half_the_step_tells_the_integrator_from_the_surface(tmp_path):
     """Velocity Verlet on a spring is stable for w dt < 2: at 1.2 x that it blows up,
     at half of it, it holds.

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk, fcc111, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.statistics.rdf import pair_distributions, read_table
+from nequip_decorr.md.statistics.rdf import (
+    pair_distributions,
+    read_reference,
+    read_table,
+)
 from nequip_decorr.md.statistics.rdf_error import (
     compare_distributions,
     distribution_error,
@@ -206,3 +211,18 @@ def test_bad_tables(tmp_path, text, message):
     table.write_text(text)
     with pytest.raises(UserError, match=message):
         read_table(table, np.array([1.0]))
+
+
+@pytest.mark.parametrize(
+    ("atoms", "message"),
+    [
+        (fcc111("Cu", (2, 2, 3)), "three cell vectors .* got 2; give a slab"),
+        (Atoms("Ar"), "two atoms or more"),
+    ],
+    ids=["slab", "atom"],
+)
+def test_bad_references(tmp_path, atoms, message):
+    path = tmp_path / "reference.traj"
+    ase.io.write(path, [atoms] * 2)
+    with pytest.raises(UserError, match=message):
+        read_reference(path)

@@ -80,6 +80,28 @@ def test_a_restart_that_appends_after_a_cut(tmp_path, frames, cut):
     assert f"{named} {path} is incomplete" in warned[0]
 
 
+def test_a_restart_that_ends_the_line_of_a_cut(tmp_path, frames):
+    """As run.sh does: all lines are there, and the last one lacks columns."""
+    texts = [made.dump_text(atoms, 10 * n) for n, atoms in enumerate(frames)]
+    made.approach(frames, 4, 1.4)
+    again = [made.dump_text(atoms, 10 * n) for n, atoms in enumerate(frames)]
+    cut = texts[3].rstrip("\n").rpartition(" ")[0] + " \n"
+    path = tmp_path / "dump.lammpstrj"
+    path.write_text("".join(texts[:3]) + cut + "".join(again[2:]))
+    warned = []
+    (replica,) = judge(path, warned=warned).replicas
+    assert (replica.unphysical.step, replica.time_ps) == (40, 0.05)
+    assert [f"the frame of step 30 of {path} is incomplete" in w for w in warned] == [
+        True
+    ]
+    # a line that is damaged elsewhere is none that was cut off
+    lines = texts[3].splitlines(keepends=True)
+    lines[-3] = lines[-3].rpartition(" ")[0] + "\n"
+    path.write_text("".join(texts[:3]) + "".join(lines))
+    with pytest.raises(UserError, match="damaged"):
+        judge(path, warned=[])
+
+
 def test_steps_that_go_back(tmp_path, frames):
     """A run killed at step 50 and restarted from step 20."""
     texts = [made.dump_text(atoms, 10 * n) for n, atoms in enumerate(frames)]
@@ -207,6 +229,14 @@ def test_lengths_in_other_units(tmp_path, frames):
     for atoms in frames:
         atoms.set_cell(atoms.cell * 1000, scale_atoms=True)
     refused(made.write_dump(path, frames), "lengths may not be in A")
+
+
+@pytest.mark.parametrize("spacing_A", [4.0, 30.0])
+def test_atoms_that_are_far_apart_by_nature(tmp_path, spacing_A):
+    """Solid helium at 7 sums of covalent radii, and a gas."""
+    gas = bulk("He", "sc", a=spacing_A) * (3, 3, 3)
+    path = made.write_ase(tmp_path / "md.extxyz", made.script(gas, 6), "extxyz")
+    assert judge(path, interval_steps=10).replicas[0].first is None
 
 
 @pytest.mark.parametrize(("written", "read"), [("metal", "real"), ("real", "metal")])

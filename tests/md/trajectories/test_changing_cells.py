@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
 
-from nequip_decorr.md import Protocol, preset
+from nequip_decorr.md import Criteria, Protocol, preset
 from tests.md.trajectories.test_formats import FORMATS, judge
 from tests.support import trajectories as made
 
@@ -91,6 +92,33 @@ def test_a_cell_that_explodes(tmp_path):
         (replica,) = judge(path, protocol=protocol, interval_steps=10).replicas
         event = replica.unphysical
         assert (event.cause, event.step) == (cause, 10 * frame)
+
+
+@pytest.mark.parametrize("criterion", ["bonds", "fragments", "isolation"])
+def test_a_box_that_flips(tmp_path, criterion):
+    """LAMMPS tilts a box back by a whole vector; the lattice stays what it was."""
+    frames = []
+    for tilt_A in (4.6, 5.2, -4.8, -4.4):
+        cell = [[10.0, 0, 0], [tilt_A, 9.0, 0], [0, 0, 8.0]]
+        # across the boundary along the second vector
+        atoms = Atoms("N2", np.zeros((2, 3)), cell=cell, pbc=True)
+        atoms.positions[1] = -1.1 * np.array(cell[1]) / np.linalg.norm(cell[1])
+        frames.append(atoms)
+    limits = {
+        "bonds": {"max_bond_deviation_A": 0.5, "bond_confirm_fs": 0.5},
+        "fragments": {"fragment_ratio": 1.5},
+        "isolation": {"isolation_ratio": 1.5},
+    }
+    off = {"max_displacement_A": None, "isolation_ratio": None}
+    criteria = Criteria(**off | limits[criterion])
+    path = made.write_dump(tmp_path / "dump.lammpstrj", frames, coordinates="x")
+    assert judge(path, protocol=Protocol(criteria=criteria)).replicas[0].first is None
+    # and a bond that breaks in the same step is broken
+    for atoms in frames[2:]:
+        atoms.positions[1] *= 2.5
+    path = made.write_dump(tmp_path / "dump.lammpstrj", frames, coordinates="x")
+    (replica,) = judge(path, protocol=Protocol(criteria=criteria), warned=[]).replicas
+    assert replica.unphysical.cause == "dissociation"
 
 
 def test_bonds_follow_a_cell_that_grows(tmp_path):

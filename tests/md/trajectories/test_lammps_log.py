@@ -329,6 +329,19 @@ def test_a_printed_step_is_no_header(tmp_path):
     assert read_log(log(tmp_path, METAL + text)).rows[:, 0].tolist() == [0, 10, 20]
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["# Time Step", "# Step 1: heat", "pair_style allegro # Step", "Step NVT done"],
+)
+def test_words_about_steps_are_no_header(tmp_path, line):
+    """What follows them are commands, and not lines of a table."""
+    text = HEAD.replace("variable dt", f"{line}\nvariable dt") + ONE
+    found = read_log(log(tmp_path, text))
+    assert found.timestep_fs == 4
+    assert found.types == {"1": "Hf", "2": "O"}
+    assert found.rows[:, 0].tolist() == [0, 10, 20]
+
+
 def test_types_that_the_model_does_not_have(tmp_path):
     head = METAL.replace("Hf O #", "Hf NULL O #")
     assert read_log(log(tmp_path, head + ONE)).types == {"1": "Hf", "3": "O"}

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import ase.io
 import pytest
 
 from nequip_decorr import UserError
@@ -97,6 +98,22 @@ def test_files_and_single_folders(tmp_path):
     # files of one name are told apart by their folders
     assert names(tmp_path / "one/md.traj", tmp_path / "two/md.traj") == ["one", "two"]
     assert names(tmp_path / "two", tmp_path / "one") == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", ["start.extxyz", "start.xyz.gz"])
+def test_a_start_structure_beside_the_replicas(tmp_path, name):
+    touch(tmp_path, "r0/dump.lammpstrj", "r1/dump.lammpstrj")
+    ase.io.write(tmp_path / name, made.oxide(), format="extxyz")
+    assert names(tmp_path) == ["r0", "r1"]
+    # a trajectory is one, whatever is below
+    ase.io.write(tmp_path / name, [made.oxide()] * 2, format="extxyz")
+    assert names(tmp_path) == [tmp_path.name]
+
+
+def test_a_single_frame_alone_is_a_replica(tmp_path):
+    ase.io.write(tmp_path / "md.extxyz", made.oxide())
+    touch(tmp_path, "notes/readme.txt")
+    assert names(tmp_path) == [tmp_path.name]
 
 
 def test_the_log_of_a_file(tmp_path):

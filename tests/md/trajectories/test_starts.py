@@ -1,0 +1,62 @@
+"""A start structure that is given: its images, and its masses."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+
+from nequip_decorr.md import Criteria, Protocol
+from tests.md.trajectories.test_formats import judge
+from tests.support import trajectories as made
+
+BONDS = Protocol(
+    criteria=Criteria(
+        max_bond_deviation_A=0.5,
+        bond_confirm_fs=0.5,
+        fragment_ratio=1.5,
+        isolation_ratio=1.5,
+    )
+)
+
+
+@pytest.mark.parametrize("coordinates", ["x", "xu", "xs", "xsu"])
+def test_a_molecule_that_was_wrapped_before_the_run(tmp_path, coordinates):
+    """Whole in the start structure, in two parts in the data file of the run."""
+    start = molecule("N2", cell=[9.0, 9.5, 10.0], pbc=True)
+    start.positions += [1.0, 1.0, -0.3] - start.positions.min(axis=0)
+    frames = made.script(start, 6, drift_A=0.3)
+    for atoms in frames:
+        atoms.positions[np.argmin(start.positions[:, 2])] += start.cell[2]
+    path = tmp_path / "dump.lammpstrj"
+    made.write_dump(path, frames, coordinates=coordinates, wrap=False)
+    (replica,) = judge(path, protocol=BONDS, start=start).replicas
+    assert replica.first is None
+    for atoms in frames[3:]:
+        atoms.positions[1, 1] += 3.0
+    made.write_dump(path, frames, coordinates=coordinates, wrap=False)
+    (replica,) = judge(path, protocol=BONDS, start=start, warned=[]).replicas
+    assert (replica.unphysical.cause, replica.unphysical.step) == ("dissociation", 30)
+
+
+def test_temperatures_are_those_of_the_masses_of_the_dump(tmp_path):
+    """Heavy water's hydrogen; the start structure says nothing of masses."""
+    places = np.indices((6, 6, 6)).reshape(3, -1).T * 3.0
+    start = Atoms("H216", places, cell=[18.0] * 3, pbc=True)
+    heavy = start.copy()
+    heavy.set_masses([2.014] * len(heavy))
+    frames = made.script(heavy, 12, drift_A=0.0)
+    made.give(frames, temperature_K=1200.0)
+    protocol = Protocol(
+        temperatures_K=(1200.0,),
+        criteria=Criteria(isolation_ratio=None, stored_energy_eV_per_atom=0.0),
+    )
+    path = tmp_path / "dump.lammpstrj"
+    made.write_dump(path, frames, labels="element mass")
+    for given in (None, start):
+        (replica,) = judge(path, protocol=protocol, start=given).replicas
+        assert replica.first is None
+    # at twice the temperature it is a runaway
+    made.give(frames[1:], temperature_K=2400.0)
+    made.write_dump(path, frames, labels="element mass")
+    (replica,) = judge(path, protocol=protocol, start=start, warned=[]).replicas
+    assert replica.explosion.cause == "runaway"
