@@ -209,6 +209,11 @@ def _check_frame(atoms: Atoms, index: int, species: list[str]) -> None:
             f"expected only the elements that the model knows, {species}, got "
             f"{unknown} in frame {index} (counted from 0)"
         )
+    if (atoms.pbc & (atoms.cell.lengths() == 0)).any():
+        raise UserError(
+            f"expected a cell vector for each periodic direction, got none in frame "
+            f"{index} (counted from 0); set the cell, or pbc to False"
+        )
     if len(atoms) == 0 or not np.isfinite(atoms.positions).all():
         raise UserError(
             f"expected atoms at finite positions, got {atoms.symbols} in frame {index} "

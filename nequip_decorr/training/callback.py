@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from nequip_decorr.training.features import (
 )
 from nequip_decorr.training.options import read_options
 from nequip_decorr.training.progress import read_progress
+from nequip_decorr.training.stripping import strip_checkpoint, strip_hyperparameters
 from nequip_decorr.training.terms import LossTerm, new_monitor
 
 PACKAGE = "nequip_decorr"
@@ -122,6 +124,7 @@ class EdgeDecorrelation(Callback):
         self.term: LossTerm | None = None
         self._monitors: list[EdgeCorrelation] = []
         self._names: frozenset[str] = frozenset()
+        self._loss: Any = None
         self._at_start = True
 
     @property
@@ -146,7 +149,10 @@ class EdgeDecorrelation(Callback):
         # in every stage, since the first that calls the model may compile it
         self._untap()
         self._taps = tap(model, self._found)
-        nequip_internals.strip_hyperparameters(pl_module, PACKAGE)
+        strip_hyperparameters(pl_module, PACKAGE)
+        if self._loss is not pl_module.loss:  # another training
+            self._loss, self.term, self._monitors = pl_module.loss, None, []
+            self._course = Course(options.schedule)
         if stage == "fit" and self.term is None and options.schedule.coeff > 0:
             _check_training(trainer, pl_module, self._course)
             self.term = LossTerm(options, self._found, pl_module.loss, self._names)
@@ -162,9 +168,11 @@ class EdgeDecorrelation(Callback):
         self._at_start = True
         if self._found is None:  # pragma: no cover
             raise RuntimeError("`on_train_start` was called before `setup`")
-        nequip_internals.rank_zero_logger(__name__).info(
-            logs.start_line(__version__, self._found.title, self.options.schedule)
-        )
+        log = nequip_internals.rank_zero_logger(__name__)
+        log.info(logs.start_line(__version__, self._found.title, self.options.schedule))
+        widest = max(block.channels for block in self._found.blocks)
+        if self._monitors and widest > logs.WIDE:
+            log.warning(f"{PACKAGE}: {logs.wide_line(self.name, widest)}")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Remove the hooks from the model."""
@@ -210,7 +218,11 @@ class EdgeDecorrelation(Callback):
             return
         stepped = term.has_stepped(trainer.global_step)
         if course.running_loss is not None:
-            course.running_loss.add(term.rest(), stepped)
+            rest = term.rest()
+            if trainer.world_size > 1 and term.differs_by_rank:
+                value = torch.tensor(rest, device=pl_module.device)
+                rest = float(trainer.strategy.reduce(value, reduce_op="mean"))
+            course.running_loss.add(rest, stepped)
         if course.controller is not None and stepped:
             measured = term.measured()
             if measured is not None:
@@ -227,6 +239,8 @@ class EdgeDecorrelation(Callback):
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the diagnosis of each layer over the validation data."""
         for index, metric in enumerate(self._monitors):
+            if trainer.num_val_batches[index] == 0:
+                continue
             values = logs.block_values(f"val{index}_epoch/{self.name}", metric)
             pl_module.log_dict(values, on_epoch=True)
 
@@ -238,7 +252,7 @@ class EdgeDecorrelation(Callback):
         error = nequip_internals.guarded_error(trainer, controller.target.guard_monitor)
         if trainer.sanity_checking:
             return
-        line = controller.validated(error)
+        line = controller.validated(error, self._course.position)
         if line is not None:
             nequip_internals.rank_zero_logger(__name__).info(f"{PACKAGE}: {line}")
 
@@ -260,7 +274,7 @@ class EdgeDecorrelation(Callback):
         self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         """Remove the term from the saved state of the metrics."""
-        nequip_internals.strip_checkpoint(checkpoint, self.name)
+        strip_checkpoint(checkpoint, self.name)
 
     def _settings(self) -> dict[str, Any]:
         """All options, with the position that a schedule was stretched to."""

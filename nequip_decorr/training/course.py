@@ -78,11 +78,14 @@ class Course:
                 "cannot take fractions of a training without an end in epochs; set "
                 "trainer.max_epochs, or `schedule.unit` to step or epoch"
             )
-        self.position, self.end, self.epochs = position / end, 1.0, end
+        # a training of no epochs is over
+        self.position, self.end, self.epochs = position / end if end else 1.0, 1.0, end
 
     def state(self) -> dict[str, Any]:
         """What a restart needs: feedback, running loss, and the scale of steps."""
         scale, controller, loss = self._scale, self.controller, self.running_loss
+        if self.schedule.coeff == 0:  # neither has seen the training
+            controller = loss = None
         steps = {} if scale is None else {"steps_per_epoch": scale.steps_per_epoch}
         return {
             "feedback": {} if controller is None else controller.state(),
@@ -91,9 +94,15 @@ class Course:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state`."""
+        """Inverse of :meth:`state`; ``settings`` are those before the restart.
+
+        Feedback begins with another coefficient if the config has another one now.
+        """
         if self.controller is not None:
             self.controller.restore(state["feedback"])
+            before = state.get("settings", {}).get("schedule", {}).get("coeff")
+            if before not in (None, self.schedule.coeff):
+                self.controller.coeff = self.schedule.coeff
         # none of an earlier version, or of a training that was not relative
         if self.running_loss is not None and state.get("running_loss"):
             self.running_loss.restore(state["running_loss"])

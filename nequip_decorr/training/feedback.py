@@ -9,7 +9,7 @@ GECO (arXiv:1810.00597): each update multiplies it by :math:`\exp(\mathrm{rate}\
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass
-from math import exp, isfinite
+from math import exp, inf, isfinite
 from typing import Any, ClassVar
 
 from nequip_decorr.errors import UserError
@@ -144,14 +144,19 @@ class Controller:
             hold=self.guard.active,
         )
 
-    def validated(self, error: float) -> str | None:
+    def validated(self, error: float, position: float = inf) -> str | None:
         """Update the guard by a validation force error; outside the band, halve.
+
+        Before the delay there is nothing to halve, and only the best error is kept.
 
         Returns:
             a line to log when the guard turns on or off, else None.
         """
         before, band = self.guard, self.target.guard_band
         self.guard = guard(before, error, band)
+        if position < self.target.delay:
+            self.guard = Guard(best=self.guard.best)
+            return None
         if self.guard.active:
             self.coeff = max(self.coeff / 2, MIN_COEFF)
         if self.guard.active == before.active:

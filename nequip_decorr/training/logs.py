@@ -18,6 +18,10 @@ _LOG_NAMES = {
 }
 
 
+#: Channels of a block from which on the monitor's time, quadratic in them, matters.
+WIDE = 1024
+
+
 def block_values(prefix: str, metric: EdgeCorrelation) -> dict[str, Tensor]:
     """Diagnosis of each block since the last reset, by the logged names.
 
@@ -34,6 +38,15 @@ def block_values(prefix: str, metric: EdgeCorrelation) -> dict[str, Tensor]:
         for index, name in enumerate(names)
         for field, logged in _LOG_NAMES.items()
     }
+
+
+def wide_line(name: str, channels: int) -> str:
+    """The monitor's cost, where features are wide."""
+    return (
+        f"{name}: the monitor correlates {channels} channels with each other at each "
+        f"validation, which may take longer than the validation itself; "
+        f"`nequip_decorr.monitor: false` switches it off"
+    )
 
 
 def start_line(version: str, features: str, schedule: Schedule) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from importlib.metadata import PackageNotFoundError, version
+from math import isnan
 from operator import attrgetter
 from pkgutil import resolve_name
 from re import match
@@ -113,6 +114,11 @@ def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
     if name in manager.entries or name in manager:
         if manager[name] is metric:
             return
+        if getattr(manager[name], "checked_by_callback", False):
+            # of a callback of an earlier training of this module
+            manager.entries.pop(name, None)
+            add_entry(manager, name, metric)
+            return
         raise UserError(
             f"the config already has a metric called '{name}'; remove it, or set "
             f"another `name` for the decorrelation term"
@@ -123,6 +129,11 @@ def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
             f"expected a `name` without dots that NequIP does not use itself, got "
             f"'{name}'; set for example edge_correlation"
         )
+    add_entry(manager, name, metric)
+
+
+def add_entry(manager: Any, name: str, metric: nn.Module) -> None:
+    """Add what :func:`add_metric` has checked, or in place of an earlier one."""
     name, entry, module = manager.parse_entry(
         {"name": name, "field": None, "metric": metric}, type_names=None
     )
@@ -177,6 +188,7 @@ def has_energy_term(loss: Any) -> bool:
     return any(
         getattr(entry.field, "field", None) == AtomicDataDict.TOTAL_ENERGY_KEY
         and entry.coeff is not None
+        and not entry.ignore_nan  # a batch may have no energies
         for entry in loss.entries.values()
     )
 
@@ -245,7 +257,9 @@ def last_value(loss: Any, name: str) -> float | None:
 def value_without(loss: Any, names: Collection[str]) -> float:
     """Weighted sum of the terms of a loss in the last batch, but for ``names``.
 
-    Of values that NequIP has reduced over ranks and copied from the device.
+    Of values that NequIP has copied from the device, and reduced over ranks but where
+    :func:`differs_by_rank`. A term that leaves out missing labels (``ignore_nan``) is
+    NaN in a batch without any, and has no gradient there.
     """
     values = loss.metrics_values_step
     return float(
@@ -255,52 +269,22 @@ def value_without(loss: Any, names: Collection[str]) -> float:
             if name not in names
             and entry.coeff is not None
             and values.get(name) is not None
+            and not (entry.ignore_nan and isnan(values[name]))
         )
     )
+
+
+def differs_by_rank(loss: Any) -> bool:
+    """Whether a term of a loss has the value of each rank's own batch.
+
+    NequIP reduces the values of a step over ranks, but for those by atom type.
+    """
+    return any(entry.per_type for entry in loss.entries.values())
 
 
 def will_log(trainer: Any) -> bool:
     """Whether Lightning writes this step to the loggers; calling log has a cost."""
     return bool(trainer._logger_connector.should_update_logs)
-
-
-def strip_checkpoint(checkpoint: dict[str, Any], name: str) -> None:
-    """Remove a term from the metric states of a checkpoint.
-
-    The remaining coefficients sum to 1, so that restoring them, with or without the
-    term, gives exactly the saved values.
-    """
-    state = checkpoint["state_dict"]
-    for key, extra in state.items():
-        if not (key.endswith("_extra_state") and isinstance(extra, dict)):
-            continue
-        if "coeff_dict" in extra:
-            state[key] = {
-                field: {k: v for k, v in values.items() if k != name}
-                for field, values in extra.items()
-            }
-
-
-def strip_hyperparameters(pl_module: Any, package: str) -> None:
-    """Remove callbacks of the package from a module's hyper-parameters.
-
-    NequIP copies the trainer's config into every checkpoint and package. Lightning's
-    loggers and hydra's ``.hydra/config.yaml`` keep the config as it was.
-    """
-    info = pl_module.hparams.get("info_dict")
-    if not info or not isinstance(info.get("trainer"), dict):
-        return
-    trainer = dict(info["trainer"])
-    callbacks = trainer.get("callbacks")
-    if isinstance(callbacks, dict):
-        callbacks = [callbacks]  # Lightning takes one as well as a list
-    if callbacks:
-        trainer["callbacks"] = [
-            callback
-            for callback in callbacks
-            if not str(callback.get("_target_", "")).startswith(package + ".")
-        ]
-    info["trainer"] = trainer
 
 
 def refuse_unsupported(trainer: Any, pl_module: Any) -> None:

@@ -12,6 +12,9 @@ from nequip_decorr.training.features import Features
 from nequip_decorr.training.options import Options
 from nequip_decorr.training.progress import Progress
 
+#: Two rows correlate perfectly, whatever they are.
+FEWEST_ROWS = 3
+
 
 class LossTerm:
     """The correlation of a sample of each batch, as a term of a loss.
@@ -79,10 +82,20 @@ class LossTerm:
         return global_step > self._step
 
     def measured(self) -> float | None:
-        """Debiased mean rho^2 of the last batch; None if the term was not in it."""
+        """Debiased mean rho^2 of the last batch.
+
+        None if the term was not in it, or it had too few edges to tell.
+        """
         if not (self.has_values and self.name in self._loss.entries):
             return None
+        if float(self.metric.last_batches[0].rows) < FEWEST_ROWS:
+            return None
         return float(self.metric.last_mean_square())
+
+    @property
+    def differs_by_rank(self) -> bool:
+        """Whether :meth:`rest` is that of each rank's own batch."""
+        return nequip_internals.differs_by_rank(self._loss)
 
     def rest(self) -> float:
         """Value of the loss in the last batch, without decorrelation terms."""

@@ -96,6 +96,22 @@ def test_two_processes_have_the_relative_coefficient_of_one(tmp_path: Path) -> N
     assert min(others) > 0
 
 
+def test_losses_by_type_have_the_relative_coefficient_of_one(tmp_path: Path) -> None:
+    """NequIP does not reduce their values over ranks; all frames have one formula."""
+    flags = (
+        *COMMON,
+        *("data.split_dataset.train=16", "data.split_dataset.test=10"),
+        "+training_module.loss.per_type_forces_coeffs={Hf: 1.0, O: 2.0}",
+        "nequip_decorr.schedule.relative=true",
+        "trainer.max_epochs=1",
+    )
+    one = one_process(tmp_path / "one", *flags, "+trainer.strategy=ddp")
+    two = two_processes(tmp_path / "two", *flags, "+trainer.strategy=ddp")
+    column = "loss_coeff/edge_correlation"
+    assert min(one.column(column)[1:]) > 0
+    assert two.column(column) == pytest.approx(one.column(column), rel=TOLERANCE)
+
+
 def test_a_rank_without_edges_counts_for_nothing(tmp_path: Path) -> None:
     frames = read(DATA, ":16")
     # Lightning's order of the first epoch; every second frame of it goes to rank 1

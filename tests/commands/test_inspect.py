@@ -233,6 +233,8 @@ def test_bad_input_gets_one_line(
     ase.io.write(lone, Atoms("O", positions=[[0, 0, 0]]))
     ase.io.write(nowhere, Atoms("O2", positions=[[0, 0, 0], [0, 0, np.nan]]))
     ase.io.write(nothing, Atoms())
+    no_cell = tmp_path / "no_cell.traj"
+    ase.io.write(no_cell, Atoms("O2", positions=[[0, 0, 0], [0, 0, 1.2]], pbc=True))
     model, frames = str(checkpoint), str(data)
     other_ckpt = tmp_path / "other.ckpt"
     torch.save({"state_dict": {}}, other_ckpt)
@@ -253,6 +255,7 @@ def test_bad_input_gets_one_line(
         (model, str(lone)): "at least two edges to correlate over, got 0 in 1 frames",
         (model, str(nowhere)): "expected atoms at finite positions",
         (model, str(nothing)): "expected atoms at finite positions",
+        (model, str(no_cell)): "expected a cell vector for each periodic direction",
         (model, frames, "--device", "abacus"): "got 'abacus'",
         (model, frames, "--batch-size", "0"): "batch size of at least 1, got 0",
         (model, frames, "--max-frames", "0"): "at least 1 frame to read, got 0",

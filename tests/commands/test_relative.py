@@ -156,3 +156,49 @@ def test_a_gnn_has_the_same_correlation(tmp_path: Path, usual: float) -> None:
     config = config_with(tmp_path / "config", {"training_module.model": GNN})
     found = mean_abs_rho(tmp_path / "run", config=config)
     assert found == pytest.approx(usual, abs=0.05)
+
+
+def half_labelled(path: Path) -> Path:
+    """Every other frame has neither an energy nor a stress."""
+    frames = read(DATA, ":14")
+    for number, atoms in enumerate(frames):
+        missing = np.nan if number % 2 else 1.0
+        atoms.calc = SinglePointCalculator(
+            atoms,
+            energy=missing * atoms.get_potential_energy(),
+            forces=atoms.get_forces(),
+            stress=np.full(6, missing * 0.01),
+        )
+    write(path, frames)
+    return path
+
+
+def test_it_follows_what_labels_there_are(tmp_path: Path) -> None:
+    """NequIP's value of a loss is NaN in a batch without the labels of a term."""
+    data = half_labelled(tmp_path / "half.extxyz")
+    loss = {
+        "_target_": "nequip.train.EnergyForceStressLoss",
+        "coeffs": {"total_energy": 1.0, "forces": 3.0, "stress": 1.0},
+        "ignore_nan": {"total_energy": True, "stress": True},
+    }
+    config = config_with(
+        tmp_path,
+        {
+            "data.split_dataset": {"file_path": str(data), "train": 10, "val": 4},
+            "data.train_dataloader.batch_size": 1,
+            "data.train_dataloader.shuffle": False,
+            "training_module.loss": loss,
+            "training_module.model.per_type_energy_shifts": {"Hf": -10.0, "O": -5.0},
+            "trainer.callbacks": [],
+        },
+    )
+    # few edges of each batch, whose gradient is sparse
+    flags = (*RELATIVE, "nequip_decorr.sample.edges=64", "nequip_decorr.sample.every=1")
+    # as accumulated batches, of which one has all labels and one has not
+    done = train(
+        tmp_path / "run", *flags, "+trainer.accumulate_grad_batches=2", config=config
+    )
+    found = done.column(COEFFICIENT)
+    assert found[0] == 0.0
+    assert min(found[1:]) > 0
+    assert np.isfinite(found).all()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
+from ase.io import read, write
 
 from tests.support.commands import DATA, Run, config_with, train, train_fails
 
@@ -262,3 +262,29 @@ def test_a_term_that_stays_off_says_so(tmp_path: Path) -> None:
         "the end of the training at 10"
     ) in run.output
     assert "had no effect" not in run.output
+
+
+def test_a_monitor_of_wide_features_tells_what_it_takes(tmp_path: Path) -> None:
+    few = ("+trainer.limit_train_batches=1", "+trainer.limit_val_batches=1")
+    wide = ("training_module.model.num_scalar_features=1040", "trainer.max_epochs=1")
+    run = train(tmp_path, "+nequip_decorr=monitor", *wide, *few)
+    said = "the monitor correlates 1040 channels with each other at each validation"
+    (line,) = [each for each in run.output.splitlines() if said in each]
+    assert "[WARNING]" in line
+    assert "`nequip_decorr.monitor: false`" in line
+
+
+def test_a_validation_set_without_batches(tmp_path: Path) -> None:
+    """As of a loader that drops the last batch, and a set of fewer frames."""
+    frames = read(DATA, ":3")
+    write(tmp_path / "few.extxyz", frames)
+    run = train(
+        tmp_path / "run",
+        "+nequip_decorr=constant",
+        f"+data.val_file_path={tmp_path / 'few.extxyz'}",
+        "+data.val_dataloader.drop_last=true",
+        "data.split_dataset.val=0",
+        "data.split_dataset.train=14",
+        "trainer.max_epochs=1",
+    )
+    assert run.column("loss_coeff/edge_correlation")

@@ -105,6 +105,33 @@ def test_a_training_that_was_not_relative_has_no_running_loss_to_restore():
 
 
 @pytest.mark.parametrize(
+    "options",
+    [{"kind": "target", "level": 0.05}, {"kind": "constant", "relative": True}],
+)
+def test_a_term_that_was_off_leaves_nothing_to_a_restart(options):
+    """It has seen no batch of the training, or those of long before."""
+    off = course(**options, coeff=0)
+    assert (off.state()["feedback"], off.state()["running_loss"]) == ({}, {})
+
+
+def test_feedback_begins_with_the_coefficient_that_a_restart_changes():
+    running = course(kind="target", level=0.05, coeff=0.3)
+    running.controller.measured(0.5)
+    state = running.state() | {"settings": {"schedule": {"coeff": 0.3}}}
+    for coeff, expected in ((0.3, running.controller.coeff), (1.5, 1.5)):
+        resumed = course(kind="target", level=0.05, coeff=coeff)
+        resumed.restore(state)
+        assert resumed.controller.coeff == expected
+        assert resumed.controller.error_average == running.controller.error_average
+
+
+def test_a_training_of_no_epochs():
+    found = course(unit="fraction")
+    found.check(0, -1, restarts=False)
+    assert found.position == found.end == 1
+
+
+@pytest.mark.parametrize(
     ("options", "limits", "message"),
     [
         (

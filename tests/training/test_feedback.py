@@ -157,6 +157,15 @@ def test_a_restart_keeps_to_the_bounds_of_the_present_law():
     assert resumed.coefficient(0) == 2.0
 
 
+def test_before_its_delay_the_guard_keeps_the_best_error_and_halves_nothing():
+    steering = controller(initial=0.3, delay=20)
+    for position, error in enumerate([2.0, 2.5, 1.0, 3.0, NAN]):
+        assert steering.validated(error, position) is None
+    assert steering.coefficient(20) == 0.3
+    assert steering.guard == Guard(best=1.0)
+    assert "halved to 0.15" in steering.validated(3.0, 20)
+
+
 def test_a_restart_from_a_schedule_begins_anew():
     steering = controller(initial=0.4)
     steering.restore(Course(Constant()).state()["feedback"])

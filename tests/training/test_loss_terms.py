@@ -40,6 +40,17 @@ def test_adding_the_same_metric_twice_is_once():
     assert "ec" not in loss.entries
 
 
+def test_a_term_of_an_earlier_training_gives_way():
+    """The user cannot remove it: a callback has added it to this module."""
+    loss, earlier, metric = new_loss(), EdgeCorrelation(), EdgeCorrelation()
+    earlier.checked_by_callback = True
+    _host.add_metric(loss, "ec", earlier)
+    _host.set_coefficient(loss, "ec", 0.5)
+    _host.add_metric(loss, "ec", metric)
+    assert loss["ec"] is metric
+    assert coefficients(loss)["ec"] is None
+
+
 def test_a_taken_name_is_refused():
     loss = new_loss()
     with pytest.raises(UserError, match=r"a metric called 'forces_mse'.*set another"):

@@ -31,6 +31,7 @@ from nequip_decorr import EdgeCorrelation
 from nequip_decorr.errors import UserError
 from nequip_decorr.training import nequip_internals as _host
 from nequip_decorr.training import nequip_models
+from nequip_decorr.training.stripping import strip_checkpoint, strip_hyperparameters
 from tests.support import reference
 from tests.support.trainings import (
     coefficients,
@@ -191,7 +192,7 @@ def test_a_checkpoint_is_stripped_to_that_of_a_plain_module(module, built):
     module.loss({**frame, "edge_features": torch.randn(9, 4)}, frame)
     module.loss.compute()
     checkpoint = {"state_dict": module.state_dict()}
-    _host.strip_checkpoint(checkpoint, "ec")
+    strip_checkpoint(checkpoint, "ec")
     state, plain = checkpoint["state_dict"], built.state_dict()
     assert list(state) == list(plain)
     key = "loss._extra_state"
@@ -220,6 +221,10 @@ OTHER = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
         ),
         ({"_target_": "my.Trainer", "callbacks": OURS}, None),
         ({"_target_": "my.Trainer", "callbacks": OTHER}, None),
+        (
+            {"_target_": "my.Trainer", "callbacks": {"a": OURS, "b": OTHER}},
+            {"_target_": "my.Trainer", "callbacks": {"b": OTHER}},
+        ),
         ({"_target_": "my.Trainer", "callbacks": None}, None),
         ({"_target_": "my.Trainer"}, None),
     ],
@@ -227,7 +232,7 @@ OTHER = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
 def test_hyperparameters_are_those_of_a_training_without(module, trainer, expected):
     given = copy.deepcopy(trainer)
     module.hparams["info_dict"] = {"trainer": trainer, "data": {"seed": 1}}
-    _host.strip_hyperparameters(module, "nequip_decorr")
+    strip_hyperparameters(module, "nequip_decorr")
     info = module.hparams["info_dict"]
     assert "nequip_decorr" not in repr(info)
     assert info["data"] == {"seed": 1}
@@ -239,7 +244,7 @@ def test_hyperparameters_are_those_of_a_training_without(module, trainer, expect
 @pytest.mark.parametrize("info", [None, {}, {"trainer": None}])
 def test_a_module_without_hyperparameters_is_left_alone(module, info):
     module.hparams["info_dict"] = copy.deepcopy(info)
-    _host.strip_hyperparameters(module, "nequip_decorr")
+    strip_hyperparameters(module, "nequip_decorr")
     assert module.hparams["info_dict"] == info
 
 
