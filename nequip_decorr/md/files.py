@@ -82,6 +82,8 @@ class _OneOfEach(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":  # loses nothing
+                continue
             if (key.tag, str(key.value)) in seen:
                 raise yaml.composer.ComposerError(
                     None, None, f"{key.value} is there twice", key.start_mark

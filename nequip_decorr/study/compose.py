@@ -24,9 +24,6 @@ OUTPUT = "/folder-of-the-training"
 
 SECTIONS = ("data", "trainer", "training_module")
 
-#: Data modules without test sets of their own.
-LISTING = ("ASEDataModule", "NequIPDataModule")
-
 
 @dataclass(frozen=True)
 class Composed:
@@ -117,7 +114,8 @@ class Composer:
             test_splits=_test_splits(data),
             inspect_file=_inspect_file(data),
             reads_files=str(data.get("_target_", "")).endswith("ASEDataModule"),
-            lists_tests=_class_name(data) in LISTING,
+            lists_tests=_class_name(data).endswith("ASEDataModule")
+            or _class_name(data) == "NequIPDataModule",
             resumes=any(each.get("save_last") for each in callbacks.values()),
             species=_elements(list(species_map or ()) or model.get("type_names")),
             species_map=species_map,

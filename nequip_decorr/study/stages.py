@@ -197,10 +197,10 @@ def test_errors(log: Path, test_sets: Sequence[str]) -> dict[str, dict[str, floa
     logged: dict[str, dict[str, float]] = {}
     for row in rows:
         for column, value in row.items():
-            place, _, metric = column.partition("_epoch/")
-            if not value or not place.startswith("test") or metric == "weighted_sum":
+            logs = re.fullmatch(r"(test(\d+))_epoch/(.+)", column)
+            if not value or logs is None or logs[3] == "weighted_sum":
                 continue
-            index = int(place.removeprefix("test"))
+            place, index, metric = logs[1], int(logs[2]), logs[3]
             name = test_sets[index] if index < len(test_sets) else place
             logged.setdefault(name, {})[metric] = float(value)
     usual = {

@@ -112,7 +112,7 @@ def run_task(study: StudyFolder, key: str, ending: Ending | None = None) -> None
                 "variant": task.variant,
                 "seed": task.seed,
                 "interrupted": interrupted,
-                "machine": machine(trained=task.stage == "train"),
+                "machine": machine(),
                 "result": None,
                 "error": None,
                 "tail": [],

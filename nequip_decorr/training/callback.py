@@ -152,7 +152,7 @@ class EdgeDecorrelation(Callback):
         strip_hyperparameters(pl_module, PACKAGE)
         if self._loss is not pl_module.loss:  # another training
             self._loss, self.term, self._monitors = pl_module.loss, None, []
-            self._course = Course(options.schedule)
+            self._course, self._restored_settings = Course(options.schedule), None
         if stage == "fit" and self.term is None and options.schedule.coeff > 0:
             _check_training(trainer, pl_module, self._course)
             self.term = LossTerm(options, self._found, pl_module.loss, self._names)

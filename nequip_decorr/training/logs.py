@@ -18,7 +18,7 @@ _LOG_NAMES = {
 }
 
 
-#: Channels of a block from which on the monitor's time, quadratic in them, matters.
+#: Channels of a block beyond which the monitor's time, quadratic in them, matters.
 WIDE = 1024
 
 

@@ -2,7 +2,8 @@ r"""What a relative coefficient multiplies: a running average of the rest of the
 
 Of each optimizer step, the value of the loss without decorrelation terms: the mean over
 its batches of :math:`\sum_k c_k L_k`, as NequIP weighs it and reads it from the device
-for its logs. NequIP reduces these values over ranks, so that all ranks have the same.
+for its logs. NequIP reduces these values over ranks, and the callback those of losses
+by atom type, so that all ranks have the same.
 """
 
 from __future__ import annotations

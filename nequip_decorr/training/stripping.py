@@ -37,7 +37,8 @@ def strip_hyperparameters(pl_module: Any, package: str) -> None:
         callbacks = [callbacks]  # Lightning takes one as well as a list
 
     def stays(callback: Any) -> bool:
-        return not str(callback.get("_target_", "")).startswith(package + ".")
+        target = callback.get("_target_") if isinstance(callback, dict) else None
+        return not str(target).startswith(package + ".")
 
     if isinstance(callbacks, dict):  # for a Trainer of the user's own
         trainer["callbacks"] = {k: v for k, v in callbacks.items() if stays(v)}

@@ -146,6 +146,9 @@ def test_keys_of_an_anchor_may_be_given_again(base):
     assert hot.protocol.temperatures_K == (1200, 300)
     assert cold.protocol.temperatures_K == (100,)
     assert cold.structures == hot.structures
+    both = "  both:\n    <<: *hot\n    <<: {replicas: 3}\n"
+    (base / "study.yaml").write_text(f"{text}md:\n  hot: &hot {MD}\n{both}")
+    assert read_study(base / "study.yaml").md[1].protocol.replicas == 3
 
 
 def test_paths_start_at_the_file(base, monkeypatch):

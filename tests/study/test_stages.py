@@ -38,6 +38,13 @@ def test_errors_are_kept_of_all_that_is_logged(tmp_path):
     assert found == {"a": {"forces_rmse": 0.1}, "b": {"forces_rmse": 0.4}}
 
 
+def test_columns_of_other_callbacks_are_no_errors(tmp_path):
+    header = "epoch,test_seconds,test0_epoch/forces_rmse"
+    (tmp_path / "metrics.csv").write_text(f"{header}\n1,3.5,0.1\n")
+    found = stages.harvest("test", tmp_path, ["a"])["errors"]
+    assert found == {"a": {"forces_rmse": 0.1}}
+
+
 def test_metrics_with_names_of_the_users_own_are_kept_as_well(tmp_path):
     log_of_a_test(tmp_path, "weighted_sum", "F_MAE", "forces_mse")
     found = stages.harvest("test", tmp_path, ["a", "b"])["errors"]

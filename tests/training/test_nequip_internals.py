@@ -225,6 +225,7 @@ OTHER = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint"}
             {"_target_": "my.Trainer", "callbacks": {"a": OURS, "b": OTHER}},
             {"_target_": "my.Trainer", "callbacks": {"b": OTHER}},
         ),
+        ({"_target_": "my.Trainer", "callbacks": {"stop": True, "swa": None}}, None),
         ({"_target_": "my.Trainer", "callbacks": None}, None),
         ({"_target_": "my.Trainer"}, None),
     ],

@@ -48,18 +48,10 @@ class Pairs(NamedTuple):
         return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
 
     def in_cell(self, atoms: Atoms, new_A: Array) -> Pairs:
-        """The same pairs in a cell other than that of the atoms; distances are kept.
-
-        A cell of another shape may span the same lattice: LAMMPS flips a box that tilts
-        too far. A translation then has other multiples of its vectors.
-        """
+        """The same pairs in a cell other than that of the atoms; distances are kept."""
         old_A = atoms.cell.complete().array
-        inverse = np.linalg.inv(old_A)
-        shifts = np.round(self.offset_A @ inverse)
-        flips = np.round(new_A @ inverse)
-        if round(abs(np.linalg.det(flips))) == 1:
-            shifts = np.asarray(np.round(shifts @ np.linalg.inv(flips)), dtype=float)
-        return self._replace(offset_A=shifts @ new_A)
+        shifts = np.round(self.offset_A @ np.linalg.inv(old_A))
+        return self._replace(offset_A=in_vectors_of(new_A, shifts, old_A) @ new_A)
 
     def take(self, which: NDArray[np.bool_] | Indices | slice) -> Pairs:
         """The pairs selected by a mask or by indices, in their order."""
@@ -69,6 +61,18 @@ class Pairs(NamedTuple):
             self.offset_A[which],
             self.distance_A[which],
         )
+
+
+def in_vectors_of(new_A: Array, shifts: Array, old_A: Array) -> Array:
+    """Translations by whole vectors of one cell as those of another, (N, 3).
+
+    A cell of another shape may span the same lattice: LAMMPS flips a box that tilts too
+    far. A translation then has other multiples of its vectors.
+    """
+    flips = np.round(new_A @ np.linalg.inv(old_A))
+    if round(abs(np.linalg.det(flips))) != 1:
+        return shifts
+    return np.asarray(np.round(shifts @ np.linalg.inv(flips)), dtype=np.float64)
 
 
 def find_pairs(atoms: Atoms, positions_A: Array, cutoff_A: float) -> Pairs:

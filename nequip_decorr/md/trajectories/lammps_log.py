@@ -226,6 +226,7 @@ def _types(words: Sequence[str]) -> dict[str, str] | None:
 def _parse(lines: Iterable[str]) -> _Parsed:
     found = _Parsed()
     columns: list[str] = []
+    rows = 0
     multi: dict[str, float] = {}
     for line in lines:
         head = re.match(r"-+ Step\s+(\d+) -", line)
@@ -242,14 +243,15 @@ def _parse(lines: Iterable[str]) -> _Parsed:
         elif line.startswith("WARNING: Lost atoms"):
             found.losing = " ".join(line.split())
         elif names := _columns(line.partition("#")[0]):
-            columns = names
+            columns, rows = names, 0
         elif columns:
             cells = _YAML_ROW.sub(r"\1", line.rstrip()).replace(",", " ").split()
             values = _values(zip(columns, cells, strict=False))
             # neither a line that was cut off nor a warning between the lines
             if len(cells) == len(columns) == len(values):
                 found.add(values)
-            else:  # `print` may write a line like that of a table
+                rows += 1
+            elif not rows:  # `print` may write a line like the head of a table
                 found.command(line)
         else:
             found.command(line)

@@ -170,13 +170,13 @@ def _start(first: Snapshot, reading: Reading, path: Path) -> Atoms:
     if reading.start is None:
         return atoms
     start = reading.start.copy()
-    if first.masses is not None:  # or temperatures would be those of other masses
-        start.set_masses(first.masses)
     if not np.array_equal(start.numbers, atoms.numbers):
         raise UserError(
             f"expected the atoms of {path} in the same order in --start, got "
             f"{start.get_chemical_formula()} in another order; sort it by atom id"
         )
+    if first.masses is not None:  # or temperatures would be those of other masses
+        start.set_masses(first.masses)
     check_first_frame(start)
     apart = (start.cell.array - atoms.cell.array)[first.pbc]
     if not (np.abs(apart) <= CELL_A).all():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nequip_decorr.errors import UserError
+from nequip_decorr.md.criteria.neighbours import in_vectors_of
 from nequip_decorr.md.frames import Array
 from nequip_decorr.md.trajectories.snapshot import Snapshot, Warn
 
@@ -42,7 +43,7 @@ def continuous(
     """
     first: Snapshot | None = None
     last: Snapshot | None = None
-    shifts: Array | float = 0.0
+    shifts = np.empty(())  # of the start, if there is one
     backwards: tuple[int, int] | None = None
     skipped = skipped_before = 0
     for number, frame in enumerate(frames):
@@ -67,7 +68,8 @@ def continuous(
             now = replace(now, positions_A=now.positions_A - _translations(shifts, now))
         elif last is not None and now.wrapped:
             now = replace(now, positions_A=unwrapped(last.positions_A, now))
-        elif last is not None:
+        elif last is not None and np.ndim(shifts):
+            shifts = _followed(shifts, last, now)
             now = replace(now, positions_A=now.positions_A - _translations(shifts, now))
         first, last = first or now, now
         yield now
@@ -112,10 +114,18 @@ def _images(before_A: Array, frame: Snapshot, *, shifted: bool = False) -> Array
     return np.asarray(np.where(finite, found, 0.0))
 
 
-def _translations(images: Array | float, frame: Snapshot) -> Array | float:
+def _followed(images: Array, before: Snapshot, now: Snapshot) -> Array:
+    """Whole cell vectors of a frame as those of the next, if the box has flipped."""
+    cells = np.stack([before.cell_A, now.cell_A])
+    if not np.isfinite(cells).all() or (np.linalg.det(cells) == 0).any():
+        return images
+    return in_vectors_of(now.cell_A, images, before.cell_A)
+
+
+def _translations(images: Array, frame: Snapshot) -> Array:
     """Whole cell vectors as distances, (N, 3)."""
-    if np.ndim(images) == 0 or not np.isfinite(frame.cell_A).all():
-        return 0.0
+    if not np.isfinite(frame.cell_A).all():
+        return np.zeros_like(images)
     return np.asarray(images @ _periodic_vectors(frame))
 
 

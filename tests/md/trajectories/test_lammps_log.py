@@ -342,6 +342,14 @@ def test_words_about_steps_are_no_header(tmp_path, line):
     assert found.rows[:, 0].tolist() == [0, 10, 20]
 
 
+def test_a_printed_line_inside_a_table_is_no_command(tmp_path):
+    first, *rest = ONE.splitlines(keepends=True)
+    text = HEAD + first + rest[0] + "timestep 10 done\n" + "".join(rest[1:])
+    found = read_log(log(tmp_path, text))
+    assert found.timestep_fs == 4
+    assert found.rows[:, 0].tolist() == [0, 10, 20]
+
+
 def test_types_that_the_model_does_not_have(tmp_path):
     head = METAL.replace("Hf O #", "Hf NULL O #")
     assert read_log(log(tmp_path, head + ONE)).types == {"1": "Hf", "3": "O"}

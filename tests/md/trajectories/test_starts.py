@@ -5,6 +5,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
+from nequip_decorr import UserError
 from nequip_decorr.md import Criteria, Protocol
 from tests.md.trajectories.test_formats import judge
 from tests.support import trajectories as made
@@ -36,6 +37,30 @@ def test_a_molecule_that_was_wrapped_before_the_run(tmp_path, coordinates):
     made.write_dump(path, frames, coordinates=coordinates, wrap=False)
     (replica,) = judge(path, protocol=BONDS, start=start, warned=[]).replicas
     assert (replica.unphysical.cause, replica.unphysical.step) == ("dissociation", 30)
+
+
+def test_a_start_with_other_atoms_is_refused(tmp_path):
+    frames = made.script(made.oxide(), 3)
+    path = made.write_dump(tmp_path / "dump.lammpstrj", frames, labels="element mass")
+    with pytest.raises(UserError, match=r"the atoms of .* in the same order"):
+        judge(path, start=made.oxide()[:-1])
+
+
+@pytest.mark.parametrize("coordinates", ["x", "xu"])
+def test_a_box_that_flips_under_a_molecule_that_was_wrapped(tmp_path, coordinates):
+    frames = []
+    for tilt_A in (4.6, 5.2, -4.8, -4.4):
+        cell = [[10.0, 0, 0], [tilt_A, 9.0, 0], [0, 0, 8.0]]
+        atoms = Atoms("N2", [[1, 1, 1], [1, 1, 2.1]], cell=cell, pbc=True)
+        frames.append(atoms)
+    start = frames[0].copy()
+    # one whole vector away, whichever way the box is described now
+    for atoms in frames:
+        atoms.positions[1] += [atoms.cell[1, 0] + 10.0 * (atoms.cell[1, 0] < 0), 9, 0]
+    path = tmp_path / "dump.lammpstrj"
+    made.write_dump(path, frames, coordinates=coordinates, wrap=False)
+    (replica,) = judge(path, protocol=BONDS, start=start).replicas
+    assert replica.first is None
 
 
 def test_temperatures_are_those_of_the_masses_of_the_dump(tmp_path):
