@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +16,7 @@ from scipy import stats
 
 from benchmarks.pages import records_checksum, shown, updated
 from benchmarks.practice import pages
-from benchmarks.practice.keep import finished
 from nequip_decorr.study.answers import Answer
-from nequip_decorr.study.folder import Registered, StudyFolder
 from nequip_decorr.study.report.result import Findings, findings
 from tests.support.synthetic_study import synthetic_study
 
@@ -128,34 +128,40 @@ def test_the_documentation_has_the_tables_of_the_records(
     assert updated(text, made) == text
 
 
-def assert_preregistered(name: str, registered: Registered) -> None:
+def assert_preregistered(name: str, plan: Mapping[str, Any]) -> None:
     """The registered variants are those of the file, its seeds in one wave."""
     # reading the study would need the data, which are not in the repository
     asked = yaml.safe_load((pages.HERE / f"{name}_study.yaml").read_text())
     seeds = list(range(1, asked["seeds"] + 1))
     # as they were registered before the first of them was trained
-    assert [wave["seeds"] for wave in registered.waves] == [seeds]
+    assert [wave["seeds"] for wave in plan["waves"]] == [seeds]
     assert asked["variants"] == {
         each: list(known["overrides"])
-        for each, known in registered.identity["variants"].items()
+        for each, known in plan["identity"]["variants"].items()
     }
 
 
 def test_committed_studies_are_complete(committed: dict[str, Findings]) -> None:
     for name, found in committed.items():
         assert found.complete
-        assert_preregistered(name, found.registered)
+        assert_preregistered(name, json.loads((found.folder / "plan.json").read_text()))
 
 
 def test_unfinished_studies_have_whole_models_and_no_page() -> None:
     for folder in (pages.HERE / "unfinished").glob("*"):
-        study = StudyFolder(folder)
-        registered = study.registered()
-        assert_preregistered(folder.name, registered)
-        records = study.records(registered)
-        assert records
-        assert {task.key for task in finished(registered, records)} == set(records)
-        assert len(records) < len(registered.tasks)
+        plan = json.loads((folder / "plan.json").read_text())
+        assert_preregistered(folder.name, plan)
+        lines = (folder / "records.jsonl").read_text().splitlines()
+        models: dict[tuple[str, int], list[str]] = {}
+        for record in map(json.loads, lines):
+            model = models.setdefault((record["variant"], record["seed"]), [])
+            model.append(record["stage"])
+        simulated = [f"md-{name}" for name in plan["identity"]["md"]]
+        stages = sorted(["train", "test", "inspect", "compile", *simulated])
+        assert models
+        assert all(sorted(each) == stages for each in models.values())
+        asked = len(plan["identity"]["variants"]) * len(plan["waves"][0]["seeds"])
+        assert len(models) < asked
         assert not (pages.RESULTS / folder.name).exists()
 
 
