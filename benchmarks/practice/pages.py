@@ -110,13 +110,13 @@ def primary(studies: Studies) -> str:
     for name, answer in asked.items():
         question = answer.question
         all_of_them = f"{together[name]:.2g}" if name in together else ""
-        shown = [name, str(question.where), str(question.what), *cells(answer)]
-        lines.append(line([*shown, all_of_them, ", ".join(answer.events or ())]))
-    notes = []
+        asked_of = [name, str(question.where), str(question.what), *cells(answer)]
+        lines.append(line([*asked_of, all_of_them, ", ".join(answer.events or ())]))
+    below = []
     for name, answer in asked.items():
         said = [each for each in (excluded(answer), row(answer)["power"]) if each]
-        notes += [f"{name}: {'; '.join(said)}."] if said else []
-    return "\n\n".join(["\n".join(lines), *notes])
+        below += [f"{name}: {'; '.join(said)}."] if said else []
+    return "\n\n".join(["\n".join(lines), *below])
 
 
 def excluded(answer: Answer) -> str:

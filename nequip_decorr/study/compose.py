@@ -104,7 +104,7 @@ class Composer:
                 key: OmegaConf.select(composed, f"{key}.dirpath") for key in callbacks
             }
         self._check_folders(folders)
-        species_map = _species_map(data)
+        species_map, module = _species_map(data), str(data.get("_target_", ""))
         return Composed(
             config=plain,
             sources=self._sources(overrides),
@@ -113,9 +113,8 @@ class Composer:
             test_files=_test_files(data),
             test_splits=_test_splits(data),
             inspect_file=_inspect_file(data),
-            reads_files=str(data.get("_target_", "")).endswith("ASEDataModule"),
-            lists_tests=_class_name(data).endswith("ASEDataModule")
-            or _class_name(data) == "NequIPDataModule",
+            reads_files=module.endswith("ASEDataModule"),
+            lists_tests=module.endswith(("ASEDataModule", ".NequIPDataModule")),
             resumes=any(each.get("save_last") for each in callbacks.values()),
             species=_elements(list(species_map or ()) or model.get("type_names")),
             species_map=species_map,
@@ -267,10 +266,6 @@ def _resolved(node: Any) -> Any:
     if OmegaConf.is_list(node):
         return [value(index) for index in range(len(node))]
     return node
-
-
-def _class_name(section: Mapping[str, Any]) -> str:
-    return str(section.get("_target_", "")).rpartition(".")[2]
 
 
 def checkpoint_callbacks(plain: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -116,26 +116,20 @@ def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
     if name in manager.entries or name in manager:
         if manager[name] is metric:
             return
-        if getattr(manager[name], "checked_by_callback", False):
-            # of a callback of an earlier training of this module
-            manager.entries.pop(name, None)
-            add_entry(manager, name, metric)
-            return
-        raise UserError(
-            f"the config already has a metric called '{name}'; remove it, or set "
-            f"another `name` for the decorrelation term"
-        )
+        if not getattr(manager[name], "checked_by_callback", False):
+            raise UserError(
+                f"the config already has a metric called '{name}'; remove it, or set "
+                f"another `name` for the decorrelation term"
+            )
+        # of a callback of an earlier training of this module
+        manager.entries.pop(name, None)
+        manager.pop(name)
     reserved = name == "weighted_sum" or hasattr(manager, name)
     if not name or "." in name or reserved:
         raise UserError(
             f"expected a `name` without dots that NequIP does not use itself, got "
             f"'{name}'; set for example edge_correlation"
         )
-    add_entry(manager, name, metric)
-
-
-def add_entry(manager: Any, name: str, metric: nn.Module) -> None:
-    """Add what :func:`add_metric` has checked, or in place of an earlier one."""
     name, entry, module = manager.parse_entry(
         {"name": name, "field": None, "metric": metric}, type_names=None
     )

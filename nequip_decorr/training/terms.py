@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import torch
+
 from nequip_decorr.correlation.pooled import EdgeCorrelation
 from nequip_decorr.correlation.sampled import SampledCorrelation
 from nequip_decorr.training import nequip_internals
@@ -88,9 +90,10 @@ class LossTerm:
         """
         if not (self.has_values and self.name in self._loss.entries):
             return None
-        if float(self.metric.last_batches[0].rows) < FEWEST_ROWS:
-            return None
-        return float(self.metric.last_mean_square())
+        rows = self.metric.last_batches[0].rows
+        # one wait for the device
+        value, n_rows = torch.stack([self.metric.last_mean_square(), rows]).tolist()
+        return None if n_rows < FEWEST_ROWS else float(value)
 
     @property
     def differs_by_rank(self) -> bool:

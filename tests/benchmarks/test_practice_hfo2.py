@@ -11,6 +11,7 @@ from scipy import stats
 from benchmarks.practice import hfo2
 from nequip_decorr.study.report.result import Findings, findings
 from tests.support.synthetic_study import HORIZON_PS, synthetic_study
+from tests.support.tables import rows
 
 METRIC = "forces_rmse"
 ROWS = ["without anything", "the term", hfo2.AGAINST_ZBL]
@@ -38,11 +39,6 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(hfo2, "CONDITIONS", {"hot": ("hot@1200K", "out")})
     monkeypatch.setattr(hfo2, "IN_DISTRIBUTION", "in")
-
-
-def rows(text: str) -> list[list[str]]:
-    lines = [each for each in text.splitlines() if each.startswith("|")][2:]
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
 def log_errors(found: Findings, variant: str, test: str) -> np.ndarray:

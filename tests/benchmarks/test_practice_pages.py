@@ -19,6 +19,7 @@ from benchmarks.practice import pages
 from nequip_decorr.study.answers import Answer
 from nequip_decorr.study.report.result import Findings, findings
 from tests.support.synthetic_study import synthetic_study
+from tests.support.tables import rows
 
 METRIC = "forces_rmse"
 
@@ -30,12 +31,6 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Findings]:
         "3bpa": findings(synthetic_study(folder / "a", 3, log_ratio=0.8)),
         "acac": findings(synthetic_study(folder / "b", 2, log_ratio=0.1, seeds=5)),
     }
-
-
-def rows(text: str) -> list[list[str]]:
-    """Cells of the lines of a table, without its first two."""
-    lines = [each for each in text.splitlines() if each.startswith("|")][2:]
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
 def test_a_row_for_each_answer(studies: dict[str, Findings]) -> None:

@@ -36,6 +36,14 @@ def study(base, **changes):
     return study_of(data | changes, base)
 
 
+def data_module(dataset, path, parts):
+    """NequIP's general data module, of one dataset, for hydra."""
+    dataset = f"{{_target_: nequip.data.dataset.{dataset}, file_path: {path}}}"
+    kind = "nequip.data.datamodule.NequIPDataModule"
+    split = f"{{dataset: {dataset}, {parts}}}"
+    return f"{{_target_: {kind}, seed: 1, split_dataset: {split}}}"
+
+
 def plan(base, **changes):
     return make_plan(study(base, **changes), base / "out")
 
@@ -63,11 +71,9 @@ def test_a_primary_question_about_an_error(base):
 def test_data_that_ase_does_not_read(base):
     """Other data modules read LMDB, npz, ...; a format is that of the config."""
     (base / "all.lmdb").write_bytes(b"no text")
-    kind = "nequip.data.dataset.NequIPLMDBDataset"
-    dataset = f"{{_target_: {kind}, file_path: {base}/all.lmdb}}"
-    split = f"{{dataset: {dataset}, train: 0.8, val: 0.1, test: 0.1}}"
-    kind = "nequip.data.datamodule.NequIPDataModule"
-    module = f"{{_target_: {kind}, seed: 1, split_dataset: {split}}}"
+    module = data_module(
+        "NequIPLMDBDataset", base / "all.lmdb", "train: 0.8, val: 0.1, test: 0.1"
+    )
     found = plan(base, variants={"a": ["~data", f"+data={module}"]})
     stages = [task.stage for task in found.tasks if task.seed == 1]
     assert stages == ["train", "test", "compile", "md-hot"]
@@ -137,11 +143,7 @@ def test_a_linked_config_is_that_of_its_folder(base):
 
 
 def test_a_data_module_without_test_sets_has_no_test(base):
-    kind = "nequip.data.dataset.ASEDataset"
-    dataset = f"{{_target_: {kind}, file_path: {base}/all.extxyz}}"
-    split = f"{{dataset: {dataset}, train: 0.8, val: 0.2}}"
-    kind = "nequip.data.datamodule.NequIPDataModule"
-    module = f"{{_target_: {kind}, seed: 1, split_dataset: {split}}}"
+    module = data_module("ASEDataset", base / "all.extxyz", "train: 0.8, val: 0.2")
     found = plan(base, variants={"a": ["~data", f"+data={module}"]})
     assert "test" not in {task.stage for task in found.tasks}
     # another may have its own
