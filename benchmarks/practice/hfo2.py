@@ -39,21 +39,14 @@ AGAINST_ZBL = "ZBL and the term, against ZBL"
 def also(found: Findings) -> Iterator[Answer]:
     """Comparisons with another variant than the baseline; p-values uncorrected."""
     for variant, other in ALSO.items():
-        if variant not in found.variants:
-            continue
-        questions = [
-            replace(answer.question, primary=False)
-            for answer in found.answers
-            if answer.question.variant == variant
-        ]
-        for answer in answers(questions, found.models, other, []):
-            name = f"{variant} against {other}"
-            effect = answer.effect
-            yield replace(
-                answer,
-                question=replace(answer.question, variant=name),
-                p_value=effect.p_value if effect else None,
-            )
+        for answer in found.answers:
+            if answer.question.variant != variant:
+                continue
+            asked = replace(answer.question, primary=False)
+            # alone, so that nothing is corrected: neither the p-value nor the verdict
+            (given,) = answers([asked], found.models, other, [])
+            named = replace(asked, variant=f"{variant} against {other}")
+            yield replace(given, question=named)
 
 
 def marked(found: Findings) -> dict[str, str]:

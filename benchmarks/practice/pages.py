@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 from nequip_decorr.md.files import write_atomic
-from nequip_decorr.study.answers import Answer
+from nequip_decorr.study.answers import Answer, answers
 from nequip_decorr.study.folder import StudyFolder
 from nequip_decorr.study.models import condition_of
 from nequip_decorr.study.report.result import Findings, findings
-from nequip_decorr.study.report.rows import notes, row
+from nequip_decorr.study.report.rows import notes, of_answers, ratio, row
 from nequip_decorr.study.statistics import Effect, holm
 
 from ..common import ROOT, enter
@@ -92,7 +93,10 @@ def results(studies: Studies) -> str:
         },
         limits=limits(studies),
         described=described(studies),
-        notes={name: notes(found) for name, found in studies.items()},
+        notes={
+            name: [*notes(found), *of_answers(hfo2.also(found))]
+            for name, found in studies.items()
+        },
     )
 
 
@@ -125,15 +129,16 @@ def excluded(answer: Answer) -> str:
     A gain of :data:`GAIN` is that of the pre-registration.
     """
     effect = answer.effect
-    if effect is None or effect.low is None or effect.direction:
+    if effect is None or effect.direction:
         return ""
     if effect.high is not None and effect.high < GAIN:
         return (
             f"a gain of {GAIN} or more is excluded (upper limit {effect.high:.3g}), "
             "which is a negative result"
         )
-    above = "" if effect.high is None else f" and above {effect.high:.3g}"
-    return f"excluded are ratios below {effect.low:.3g}{above}"
+    limits = {"below": effect.low, "above": effect.high}
+    sides = [f"{side} {x:.3g}" for side, x in limits.items() if x is not None]
+    return f"excluded are ratios {' and '.join(sides)}" if sides else ""
 
 
 def marked(studies: Studies) -> dict[str, str]:
@@ -199,7 +204,7 @@ def limits(studies: Studies) -> str:
     lines = head(["study", "condition", "event", "variant", *columns])
     for name, found in studies.items():
         judged = {
-            path.parent.name: findings(StudyFolder(path.parent))
+            path.parent.name: judged_again(found, StudyFolder(path.parent))
             for path in sorted(found.folder.glob("limits/*/plan.json"))
         }
         if not judged:
@@ -209,7 +214,7 @@ def limits(studies: Studies) -> str:
             if question.quantity != "time":
                 continue
             again = {
-                limit: next(a for a in each.answers if a.question == question)
+                limit: next(a for a in each if a.question == question)
                 for limit, each in judged.items()
             }
             place = [name, str(question.where), str(question.what)]
@@ -219,10 +224,28 @@ def limits(studies: Studies) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
+def judged_again(found: Findings, limits: StudyFolder) -> list[Answer]:
+    """All answers with the replicas as judged at other limits, and nothing else.
+
+    So p-values are corrected for the same number of questions.
+    """
+    again = {(m.variant, m.seed): m.replicas for m in findings(limits).models}
+    models = [
+        replace(model, replicas=again[model.variant, model.seed])
+        for model in found.models
+    ]
+    asked = [answer.question for answer in found.answers]
+    return answers(asked, models, found.variants[0], found.variants)
+
+
 def spread(given: Iterable[Answer]) -> str:
-    """The smallest and the largest of some ratios."""
-    values = [answer.effect.value for answer in given if answer.effect]
-    return f"{min(values):.3g} to {max(values):.3g}" if values else ""
+    """The smallest and the largest of some ratios; all of them if one is a bound."""
+    known = [answer for answer in given if answer.effect]
+    values = [answer.effect.value for answer in known if answer.effect]
+    sizes = [value for value in values if value is not None]
+    if len(sizes) < len(values):
+        return ", ".join(dict.fromkeys(filter(None, map(ratio, known))))
+    return f"{min(sizes):.3g} to {max(sizes):.3g}" if sizes else ""
 
 
 def changes(answer: Answer, again: Mapping[str, Answer]) -> str:
@@ -232,12 +255,14 @@ def changes(answer: Answer, again: Mapping[str, Answer]) -> str:
         if other.verdict != answer.verdict:
             found.append(f"{limit}: {other.verdict}")
         elif answer.effect and other.effect and crosses(answer.effect, other.effect):
-            found.append(f"{limit}: {other.effect.value:.3g}")
+            found.append(f"{limit}: {ratio(other).partition(' [')[0]}")
     return "; ".join(found) or "the same"
 
 
 def crosses(one: Effect, other: Effect) -> bool:
-    """Whether 1 is between two ratios."""
+    """Whether 1 is between two ratios that are known."""
+    if one.value is None or other.value is None:
+        return False  # bounds on different sides have different verdicts
     return (one.value - 1) * (other.value - 1) < 0
 
 

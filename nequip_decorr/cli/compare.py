@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from nequip_decorr.cli.result_files import labels, result_file
 from nequip_decorr.errors import UserError
+from nequip_decorr.md.report.answer import survivals_of
 from nequip_decorr.md.report.figures import survival_figure
 from nequip_decorr.md.report.tables import number
 from nequip_decorr.md.results import KINDS, RunResult, load
@@ -28,7 +30,7 @@ from nequip_decorr.md.statistics.comparison import (
     KindComparison,
     compare_runs,
 )
-from nequip_decorr.md.statistics.survival import Survival, estimate_survival
+from nequip_decorr.md.statistics.survival import Survival
 from nequip_decorr.md.statistics.verdict import NOT_THE_RECIPE
 from nequip_decorr.md.statistics.wording import (
     bounded,
@@ -38,6 +40,7 @@ from nequip_decorr.md.statistics.wording import (
 )
 from nequip_decorr.paths import user_path
 from nequip_decorr.plotting import check_figure_path, save_figure
+from nequip_decorr.printing import say
 
 #: survival of each run, by kind of event and name of the run
 BothKinds = Mapping[str, Mapping[str, Survival]]
@@ -68,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--plot",
         type=user_path,
         metavar="FILE",
-        help="write the survival curves to a .png or .svg file",
+        help="write the survival curves to a .png, .svg or .pdf file",
     )
 
 
@@ -88,13 +91,7 @@ def run(args: argparse.Namespace) -> int:
         compare_runs(runs[0], other, (names[0], name))
         for other, name in zip(runs[1:], names[1:], strict=True)
     ]
-    survivals = {
-        kind: {
-            name: estimate_survival(result.replicas, result.horizon_ps, kind)
-            for name, result in zip(names, runs, strict=True)
-        }
-        for kind in KINDS
-    }
+    survivals = by_run(names, runs)
     accuracies = [
         compare_common_window(
             (runs[0], other), (paths[0].parent, path.parent), (names[0], name)
@@ -108,6 +105,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_tables(Console(), runs[0], survivals, comparisons, accuracies)
     return 0
+
+
+def by_run(names: Sequence[str], runs: Sequence[RunResult]) -> BothKinds:
+    """Survival in each run, at each of its temperatures if there are several."""
+    found: dict[str, dict[str, Survival]] = {kind: {} for kind in KINDS}
+    for name, result in zip(names, runs, strict=True):
+        for kind, by_temperature in survivals_of(result).items():
+            for where, survival in by_temperature.items():
+                label = name if len(by_temperature) == 1 else f"{name}, {where}"
+                found[kind][label] = survival
+    return found
 
 
 def curves(
@@ -159,49 +167,50 @@ def print_tables(
     accuracies: Sequence[Accuracy],
 ) -> None:
     """Print tables, verdicts and notes of each kind of event, and the accuracy."""
-
-    def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, highlight=False, markup=False)
-
-    say(f"{first.ensemble}, {first.timestep_fs:g} fs, horizon {first.horizon_ps:g} ps")
+    show = partial(say, console, wrap=True)
+    show(f"{first.ensemble}, {first.timestep_fs:g} fs, horizon {first.horizon_ps:g} ps")
     for kind in KINDS:
-        say(f"\n{TITLES[kind]}", style="bold")
+        show(f"\n{TITLES[kind]}", style="bold")
         found = [(c.names, c.kinds[kind]) for c in comparisons]
         if any(each.overall is not None for _, each in found):
             console.print(_runs_table(survivals[kind]))
             console.print(_pairs_table(found))
         for _, each in found:
-            say(f"{kind}: {each.verdict}", style="bold")
+            show(f"{kind}: {each.verdict}", style="bold")
             if each.overall is not None and each.overall.ratio.known:
-                say(f"  time ratio from {each.overall.ratio.basis}")
+                show(f"  time ratio from {each.overall.ratio.basis}")
             for note in each.notes:
-                say(f"  note: {note}")
+                show(f"  note: {note}")
     for comparison, (measured, _) in zip(comparisons, accuracies, strict=True):
         for window in measured:
-            say(f"\n{_accuracy_title(window)}", style="bold")
+            show(f"\n{_accuracy_title(window)}", style="bold")
             console.print(_accuracy_table(comparison.names, window))
-    say("")
+    show("")
     for comparison, (_, missing) in zip(comparisons, accuracies, strict=True):
         if comparison.agreement is not None:
-            say(comparison.agreement, style="bold")
+            show(comparison.agreement, style="bold")
         for note in (*comparison.notes, *missing):
-            say(f"note: {note}")
+            show(f"note: {note}")
     if len(comparisons) > 1:
-        say(f"note: {len(comparisons)} comparisons; no interval is widened for that")
-    say(f"note: {NOT_THE_RECIPE}")
+        show(
+            f"note: {len(comparisons)} comparisons; intervals are not corrected for "
+            "their number"
+        )
+    show(f"note: {NOT_THE_RECIPE}")
 
 
 def _runs_table(survivals: Mapping[str, Survival]) -> Table:
     table = _table("run", "failed", "score [95 %]", "S(tau) [95 %]", "median ps")
     for name, survival in survivals.items():
         median, n = survival.median_ps, survival.n_failures
-        table.add_row(
-            Text(name),
-            f"{n}/{survival.n_replicas}",
-            bounded(survival.score, n),
-            bounded(survival.survival_at_tau, n),
-            "not reached" if median is None else f"{median:.3g}",
-        )
+        estimates = ["?"] * 3
+        if survival.known:
+            estimates = [
+                bounded(survival.score, n),
+                bounded(survival.survival_at_tau, n),
+                "not reached" if median is None else f"{median:.3g}",
+            ]
+        table.add_row(Text(name), f"{n}/{survival.n_replicas}", *estimates)
     return table
 
 

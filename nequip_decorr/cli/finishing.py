@@ -12,6 +12,7 @@ from nequip_decorr.md.report.html import write_report
 from nequip_decorr.md.report.terminal import print_summary
 from nequip_decorr.md.results import RESULT_NAME, RunResult
 from nequip_decorr.md.statistics.fidelity import add_fidelity
+from nequip_decorr.printing import say
 
 
 def finish(
@@ -36,4 +37,4 @@ def finish(
     except UserError as error:
         print(f"nequip-decorr {command}: no report: {error}", file=sys.stderr)
     else:
-        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+        say(console, f"report: {page}")

@@ -24,6 +24,7 @@ from nequip_decorr.inspection.measure import inspect_file
 from nequip_decorr.inspection.result import Inspection, reading, to_json
 from nequip_decorr.paths import check_output_file, user_path, write_output
 from nequip_decorr.plotting import check_figure_path, save_figure
+from nequip_decorr.printing import say
 from nequip_decorr.species import OPTION, OPTION_HELP, parse_species_map
 from nequip_decorr.training.features import KINDS
 
@@ -131,14 +132,14 @@ def _print_table(inspection: Inspection) -> None:
             f"{layer.effective_rank:.1f} of {layer.channels}",
             str(len(layer.dead_channels)),
         )
-    console = Console(highlight=False, markup=False)
-    console.print(
+    console = Console()
+    say(
+        console,
         f"{inspection.model}: {inspection.field} over {inspection.rows} "
-        f"{inspection.row_kind} of {inspection.frames} frames of {inspection.data}",
-        soft_wrap=True,
+        f"{inspection.row_kind} in {inspection.frames} frames from {inspection.data}",
     )
-    console.print(table)
-    console.print(reading(inspection))
+    console.print(table, highlight=False)
+    say(console, reading(inspection), wrap=True)
 
 
 @contextmanager

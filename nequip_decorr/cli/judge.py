@@ -24,6 +24,7 @@ from nequip_decorr.md.trajectories.layout import find_replicas, stem_of
 from nequip_decorr.md.trajectories.opening import Reading
 from nequip_decorr.md.trajectories.settings import Request
 from nequip_decorr.paths import user_path
+from nequip_decorr.printing import say
 from nequip_decorr.species import OPTION, parse_pairs
 
 #: flag -> field of the protocol
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frame-interval-steps",
         type=int,
         metavar="N",
-        help="MD steps between frames, if the files lack them",
+        help="MD steps between frames, if the files have no step numbers",
     )
     add(
         "--horizon-ps",
@@ -104,8 +105,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--structures",
         type=int,
         metavar="N",
-        help="number of structures from which the replicas started, in the order of "
-        "their names (default: the number of different first frames)",
+        help="number of start structures; replicas are assigned to them in order of "
+        "name, the same number to each (default: number of different first frames)",
     )
     add(
         "--out",
@@ -141,12 +142,7 @@ def run(args: argparse.Namespace) -> int:
             request,
             out,
             machine=machine("trajectories", "cpu", 1),
-            warn=lambda line: errors.print(
-                f"nequip-decorr judge: warning: {line}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            ),
+            warn=lambda line: say(errors, f"nequip-decorr judge: warning: {line}"),
             on_replica=lambda name, index, n: status.update(
                 f"replica {index + 1} of {n}: {name}"
             ),

@@ -15,6 +15,7 @@ from nequip_decorr.cli.result_files import result_file
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
 from nequip_decorr.md.rejudge import rejudge
+from nequip_decorr.printing import say
 
 #: What may be given with ``--rejudge``.
 OPTIONS = ("model", "rejudge", "criteria", "out", "reference")
@@ -44,9 +45,9 @@ def run_again(
     ]
     if given or not args.criteria:
         raise UserError(
-            "expected --criteria with --rejudge, and no option that describes a run, "
-            f"got {', '.join(given) or 'none'}; use e.g. `nequip-decorr md "
-            "DIR --rejudge --criteria min_distance_ratio=0.7`"
+            "--rejudge needs --criteria and takes no options that describe a run "
+            f"(given: {', '.join(given) or 'no --criteria'}); use e.g. `nequip-decorr "
+            "md DIR --rejudge --criteria min_distance_ratio=0.7`"
         )
     limits = parse_limits(args.criteria)
     path = result_file(Path(args.model))
@@ -95,8 +96,8 @@ def _free(folder: Path | None, run: Path, limits: dict[str, float | None]) -> Pa
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"expected a folder that can be made for --out, got {folder} "
-            f"({error.strerror}); choose another"
+            f"cannot create the folder {folder} for --out ({error.strerror}); choose "
+            "another"
         ) from error
     return path
 
@@ -125,15 +126,14 @@ def _print_changes(
 ) -> None:
     for name, value in limits.items():
         was = before.protocol["criteria"].get(name)
-        line = f"criteria.{name}: {_shown(value)}, in the run {_shown(was)}"
-        console.print(line, highlight=False)
+        say(console, f"criteria.{name}: {_shown(value)} (was {_shown(was)} in the run)")
     for kind in results.KINDS:
         counts = [
             sum(r.event(kind) is not None for r in run.replicas)
             for run in (after, before)
         ]
-        line = f"{kind}: {counts[0]} of {len(after.replicas)}, in the run {counts[1]}"
-        console.print(line, highlight=False)
+        said = f"{counts[0]} of {len(after.replicas)} (was {counts[1]} in the run)"
+        say(console, f"{kind}: {said}")
 
 
 def _shown(value: float | None) -> str:

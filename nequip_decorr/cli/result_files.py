@@ -31,7 +31,9 @@ def labels(paths: Sequence[Path]) -> list[str]:
     """
     whole = [path.resolve() for path in paths]
     if len(set(whole)) < len(whole):
-        raise UserError("expected different result files, got one of them twice")
+        raise UserError(
+            "expected different result files, got the same file twice; name each once"
+        )
     parts = [
         (path.parent if path.name == RESULT_NAME else path.with_suffix("")).parts
         for path in whole

@@ -11,6 +11,7 @@ from rich.live import Live
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.paths import user_path
+from nequip_decorr.printing import say
 from nequip_decorr.study.config import Study, read_study
 from nequip_decorr.study.folder import Registered, StudyFolder
 from nequip_decorr.study.report.html import write_report
@@ -63,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     if len(args.what) == 2 and args.what[0] in VIEWS:
         if args.out is not None or args.retry:
             raise UserError(
-                f"expected `study {args.what[0]} DIR` without options, got options"
+                f"`study {args.what[0]} DIR` takes no options; leave out --out and "
+                "--retry"
             )
         folder = StudyFolder(user_path(args.what[1]))
         return _status(folder) if args.what[0] == "status" else _report(folder)
@@ -87,7 +89,7 @@ def _run(study: Study, folder: StudyFolder, again: bool) -> int:
         print(f"nequip-decorr study: note: {note}", file=sys.stderr)
     if again:
         failed = retry(folder, registered)
-        console.print(f"retrying {counted(len(failed), 'failed task')}")
+        say(console, f"retrying {counted(len(failed), 'failed task')}")
     runner = runner_of(study, folder)
     display = Display(console, registered, getattr(runner, "slots", 1))
     try:
@@ -101,7 +103,7 @@ def _run(study: Study, folder: StudyFolder, again: bool) -> int:
             file=sys.stderr,
         )
         return 130
-    _print_failures(console, folder, records)
+    _print_failures(folder, records)
     _report(folder)
     return 1 if failures(records) else 0
 
@@ -111,13 +113,9 @@ def _announce(
 ) -> None:
     stages = by_stage(registered.tasks, {}, set())
     counts = ", ".join(f"{stage.total} {stage.stage}" for stage in stages)
-    console.print(
-        f"{counted(len(study.variants), 'variant')} x "
-        f"{counted(len(study.seeds), 'seed')}: {counts}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(f"folder: {folder.path}", highlight=False, soft_wrap=True)
+    variants = counted(len(study.variants), "variant")
+    say(console, f"{variants} x {counted(len(study.seeds), 'seed')}: {counts}")
+    say(console, f"folder: {folder.path}")
 
 
 class Display:
@@ -163,22 +161,21 @@ def _status(folder: StudyFolder) -> int:
         and folder.attempts(task.key)
         and folder.is_running(task.key)
     }
-    console = Console()
-    console.print(
+    Console().print(
         status_table(registered.tasks, records, running, max(1, len(running)))
     )
-    _print_failures(console, folder, records)
+    _print_failures(folder, records)
     return 0
 
 
-def _print_failures(console: Console, folder: StudyFolder, records: Records) -> None:
+def _print_failures(folder: StudyFolder, records: Records) -> None:
     for record in failures(records):
         print(f"{record['key']}: {record['error']}; log: {folder.log(record['key'])}")
         for line in record["tail"][-3:]:
             if not line.startswith("$ "):
                 print(f"    {line}")
     if failures(records):
-        console.print("to rerun them, add --retry to the same command")
+        print("to rerun failed tasks: nequip-decorr study STUDY.yaml --retry")
 
 
 def _report(folder: StudyFolder) -> int:

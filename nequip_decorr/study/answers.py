@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any
@@ -226,14 +226,25 @@ def _time_answer(
             f"{2 * len(pairs)} replicas before an explosion could; set `until: "
             "explosion` to compare",
         )
-    if not first.failed.any() and not second.failed.any():
-        return replace(answer, verdict="no event in either")
+    said = [*_lost(pairs, kind, horizon_ps)]
     # the replicas of a simulation are at one temperature
     together = np.zeros_like(numbers)
-    effect = time_effect(
-        PairedTimes(first, second, numbers, together, horizon_ps, step_ps)
-    )
-    return replace(answer, effect=effect, notes=_time_notes(kind, pairs, horizon_ps))
+    paired = PairedTimes(first, second, numbers, together, horizon_ps, step_ps)
+    before = _ended_before(pairs, kind, horizon_ps)
+    if any(before):
+        either = replace(
+            paired,
+            first=_with_the_other(first, [a for _, a, _ in pairs], kind, horizon_ps),
+            second=_with_the_other(second, [b for _, _, b in pairs], kind, horizon_ps),
+        )
+        said.append(
+            f"{before[0]} of {len(pairs)} replicas, and {before[1]} of the baseline's, "
+            "exploded before the geometry became unphysical: censored there. With "
+            f"these counted as events too, {in_words(time_effect(either))}"
+        )
+    if not first.failed.any() and not second.failed.any():
+        return replace(answer, verdict="no event in either", notes=tuple(said))
+    return replace(answer, effect=time_effect(paired), notes=tuple(said))
 
 
 def _times(events: Sequence[dict[str, Any]], horizon_ps: float) -> Times:
@@ -250,24 +261,41 @@ def _ended_before(
     pairs: Sequence[Pair], kind: str, horizon_ps: float
 ) -> tuple[int, int]:
     """Replicas of the variant, and of the baseline, that the other kind ended first."""
-    other = next(k for k in KINDS if k != kind)
-
-    def ended(side: Mapping[str, Any]) -> bool:
-        cut = side[kind]["time_ps"] < horizon_ps / ROUNDING
-        return cut and side[other]["happened"] and not side[kind]["happened"]
-
-    return sum(ended(pair[1]) for pair in pairs), sum(ended(pair[2]) for pair in pairs)
-
-
-def _time_notes(kind: str, pairs: Sequence[Pair], horizon_ps: float) -> tuple[str, ...]:
-    """A note on replicas that the other kind of event ended first."""
-    first, second = _ended_before(pairs, kind, horizon_ps)
-    if not first + second:
-        return ()
     return (
-        f"{first} of {len(pairs)} replicas, and {second} of the baseline's, exploded "
-        "before the geometry was unphysical: censored there",
+        sum(_by_the_other(a, kind, horizon_ps) for _, a, _ in pairs),
+        sum(_by_the_other(b, kind, horizon_ps) for _, _, b in pairs),
     )
+
+
+def _by_the_other(replica: Mapping[str, Any], kind: str, horizon_ps: float) -> bool:
+    """Whether an event of the other kind ended a replica before the horizon."""
+    other = next(k for k in KINDS if k != kind)
+    cut: bool = replica[kind]["time_ps"] < horizon_ps / ROUNDING
+    return cut and replica[other]["happened"] and not replica[kind]["happened"]
+
+
+def _with_the_other(
+    times: Times, replicas: Sequence[Mapping[str, Any]], kind: str, horizon_ps: float
+) -> Times:
+    """Times to the first event of any kind."""
+    ended = np.array([_by_the_other(each, kind, horizon_ps) for each in replicas])
+    return Times(times.time, times.failed | ended)
+
+
+def _lost(pairs: Sequence[Pair], kind: str, horizon_ps: float) -> Iterator[str]:
+    """A note on replicas that stopped early for another reason than an event."""
+
+    def stopped(replica: Mapping[str, Any]) -> bool:
+        cut: bool = replica[kind]["time_ps"] < horizon_ps / ROUNDING
+        return cut and not any(replica[each]["happened"] for each in KINDS)
+
+    first = sum(stopped(a) for _, a, _ in pairs)
+    second = sum(stopped(b) for _, _, b in pairs)
+    if first + second:
+        yield (
+            f"{first} of {len(pairs)} replicas, and {second} of the baseline's, "
+            "stopped before the horizon without an event: censored there"
+        )
 
 
 def _judged(given: Sequence[Answer]) -> list[Answer]:
@@ -287,8 +315,10 @@ def _finished(answer: Answer, p_value: float | None) -> Answer:
     effect = answer.effect
     if effect is None:
         return answer
-    if effect.seeds < MIN_UNITS or p_value is None:
+    if effect.seeds < MIN_UNITS:
         return replace(answer, verdict="no verdict from fewer than three seeds")
+    if p_value is None:
+        return replace(answer, verdict="no verdict: the same ratio in every seed")
     larger, smaller = WORDS[answer.question.quantity]
     verdict = "no difference shown"
     if p_value < LEVEL and not effect.direction:
@@ -315,7 +345,7 @@ def power_in_words(answer: Answer) -> str | None:
     if answer.effect.method == "hazards":
         return (
             f"power not known: fewer than {100 * MIN_FAILED:.0f} % of the replicas of "
-            "a variant had the event, so that no seed has a ratio of its own"
+            "a variant had the event, so there is no ratio for single seeds"
         )
     if not answer.power:
         return None

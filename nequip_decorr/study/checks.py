@@ -123,10 +123,10 @@ def check_checkpoints(composed: Composed) -> None:
     for key in checkpoint_callbacks(config):
         after = OmegaConf.select(resolved, f"{key}.save_on_train_epoch_end")
         if after is False or (changed and after is None):
-            got = f"trainer.{changed[0]}" if after is None else f"{after} for it"
+            because = "" if after is False else f" with trainer.{changed[0]}"
             raise UserError(
-                f"expected {key}.save_on_train_epoch_end: true with averaged weights "
-                f"(EMA), got {got}; NequIP could not load its checkpoints"
+                f"set {key}.save_on_train_epoch_end to true: NequIP could not load its "
+                f"checkpoints of averaged weights (EMA){because}"
             )
 
 
@@ -157,8 +157,8 @@ def check_test_sets(study: Study, variants: Sequence[Variant]) -> None:
         if len(set(names)) < len(names):
             raise UserError(
                 "expected test sets with different names, got "
-                f"{', '.join(names)}; name them under `test:`, and otherwise than "
-                "those that are split from other data"
+                f"{', '.join(names)}; give each a different name under `test:`, "
+                "also different from those that are split from other data"
             )
     if not study.test:
         return
@@ -231,9 +231,9 @@ def notes_of(study: Study, composed: Composed) -> Iterator[str]:
             and simulation.protocol.until == "first"
         ):
             yield (
-                "the primary question is about explosions, and an unphysical geometry "
-                f"ends replicas of md.{simulation.name} before; set `until: explosion` "
-                "there for an answer"
+                "the primary question is about explosions, but replicas of "
+                f"md.{simulation.name} end at an unphysical geometry; set `until: "
+                "explosion` there to get an answer"
             )
     if len(study.seeds) < 3:
         yield (
@@ -281,7 +281,7 @@ def check_simulation(simulation: Simulation, composed: Composed) -> list[str]:
     formulas = sorted({atoms.get_chemical_formula(empirical=True) for atoms in starts})
     if len(formulas) > 1 and not simulation.is_drift:
         notes.append(
-            f"its structures of {len(formulas)} compositions are one condition; give "
-            "each composition its own entry to tell them apart"
+            f"its structures have {len(formulas)} compositions but count as one "
+            "condition; give each composition its own entry to tell them apart"
         )
     return [f"md.{simulation.name}: {note}" for note in notes]

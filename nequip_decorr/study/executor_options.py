@@ -46,7 +46,7 @@ def read_executor(value: object) -> Executor:
     if len(data) != 1 or next(iter(data)) not in KINDS:
         name = next(iter(data), None)
         raise UserError(
-            f"expected one executor of {', '.join(KINDS)}, got {list(data)}"
+            f"expected executor to be one of {', '.join(KINDS)}, got {list(data)}"
             f"{nearest_name(name, KINDS)}"
         )
     ((kind, options),) = data.items()

@@ -221,7 +221,8 @@ class SlurmRunner(Runner):
             )
         except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"expected SLURM and parameters that it knows, got: {one_line(error)}"
+                f"cannot use SLURM: {one_line(error)}; check that sbatch is available "
+                "and that executor.slurm is valid"
             ) from error
         delay_s = options.slurm.get("signal_delay_s", 90)
         self.patience_s = min(30.0, delay_s / 3)

@@ -44,7 +44,8 @@ class Effect:
         value: the ratio; None if the data do not determine one.
         low: lower limit of its 95 % interval; None if there is none.
         high: upper limit; None if there is none.
-        p_value: two-sided, for no difference; None with fewer than three seeds.
+        p_value: two-sided, for no difference; None with fewer than three seeds, or if
+            all have the same ratio of coarse times.
         seeds: number of training seeds that both variants have.
         spread: standard deviation of the log ratio over seeds; None if the ratio of a
             seed is unknown (``hazards``), and for a single seed.
@@ -124,12 +125,13 @@ def time_effect(pairs: PairedTimes) -> Effect:
     end = follow_up(pairs.second, pairs.horizon)
     log_steps = pseudo_log_times(pairs.second, end, pairs.step)
     typical = pairs.step * float(np.exp(log_steps.mean()))
+    enough = len(by_seed) >= MIN_UNITS and not (ratios_known and found.low is None)
     return Effect(
         baseline=typical if ratios_known else None,
         value=found.value,
         low=found.low,
         high=found.high,
-        p_value=student_p(by_seed) if len(by_seed) >= MIN_UNITS else None,
+        p_value=student_p(by_seed) if enough else None,
         seeds=len(by_seed),
         spread=(
             float(by_seed.std(ddof=1)) if ratios_known and len(by_seed) > 1 else None

@@ -101,7 +101,7 @@ def status_table(
     stages = by_stage(tasks, records, running)
     table = Table(box=SIMPLE_HEAD)
     table.add_column("stage")
-    for name in ("done", "failed", "blocked", "running", "each"):
+    for name in ("done", "failed", "blocked", "running", "time per task"):
         table.add_column(name, justify="right")
     for stage in stages:
         table.add_row(

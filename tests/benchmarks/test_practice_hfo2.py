@@ -57,6 +57,13 @@ def test_a_variant_against_another_than_the_baseline(
     first, second = (log_errors(found, f"variant-{i}", where) for i in (2, 1))
     assert one.effect is not None
     assert one.effect.value == pytest.approx(np.exp((first - second).mean()))
+    # none is corrected, also not for the others
+    known = [answer for answer in extra if answer.effect is not None]
+    assert len(known) > 3
+    for answer in known:
+        assert answer.effect is not None
+        assert answer.p_value == answer.effect.p_value
+        assert answer.verdict != "no difference shown after correction"
 
 
 @pytest.mark.parametrize("column, test", [(1, "in"), (2, "out")])

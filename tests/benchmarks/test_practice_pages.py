@@ -181,7 +181,9 @@ def test_tighter_limits_stand_beside_those_of_the_run(tmp_path: Path) -> None:
         question = answer.question
         assert cells[1:4] == [question.where, question.what, question.variant]
         others = {
-            name: next(a for a in findings(each).answers if a.question == question)
+            name: next(
+                a for a in pages.judged_again(found, each) if a.question == question
+            )
             for name, each in again.items()
         }
         values = [other.effect.value for other in others.values() if other.effect]
@@ -201,6 +203,34 @@ def test_tighter_limits_stand_beside_those_of_the_run(tmp_path: Path) -> None:
     assert pages.limits({"acac": findings(again["half"])}) == ""
 
 
+def test_a_limit_changes_nothing_but_the_replicas(tmp_path: Path) -> None:
+    """A verdict must not hang on how many questions a folder happens to answer."""
+    study = synthetic_study(tmp_path / "acac", log_ratio=0.45)
+    again = synthetic_study(tmp_path / "again", log_ratio=0.45)
+    for path in (again.path / "records").glob("*.json"):
+        if ".md-" not in path.name:  # only simulations are judged again
+            path.unlink()
+    found = findings(study)
+    assert pages.judged_again(found, again) == found.answers
+    # corrected among themselves alone, their p-values are others
+    assert findings(again).answers != found.answers
+
+
+def test_bounds_are_shown_where_there_is_no_ratio(
+    studies: dict[str, Findings],
+) -> None:
+    """As for ZBL, where no replica of the variant has the event."""
+    answer = studies["acac"].answers[0]
+    assert answer.effect is not None
+    bound = replace(answer.effect, value=None, low=20.0, high=None)
+    never = replace(answer, effect=bound, verdict="longer")
+    assert pages.spread([never, never]) == "[20, ∞]"
+    assert pages.spread([never, answer]).startswith("[20, ∞], ")
+    assert pages.changes(never, {"a": never}) == "the same"
+    assert pages.changes(never, {"a": answer}) == f"a: {answer.verdict}"
+    assert pages.excluded(never) == ""
+
+
 def test_labelled_rows_come_in_the_order_of_the_labels(
     studies: dict[str, Findings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +244,7 @@ def test_labelled_rows_come_in_the_order_of_the_labels(
     assert [row[0] for row in found] == ["out", "b", "a"]
 
 
-def interval_of(answer: Answer, low: float, high: float | None) -> Answer:
+def interval_of(answer: Answer, low: float | None, high: float | None) -> Answer:
     assert answer.effect is not None
     return replace(answer, effect=replace(answer.effect, low=low, high=high))
 
@@ -225,12 +255,15 @@ def interval_of(answer: Answer, low: float, high: float | None) -> Answer:
         (0.6, 1.24, "a gain of 1.3 or more is excluded (upper limit 1.24)"),
         (0.5, 4.92, "excluded are ratios below 0.5 and above 4.92"),
         (0.5, None, "excluded are ratios below 0.5"),
+        (None, 1.24, "a gain of 1.3 or more is excluded (upper limit 1.24)"),
+        (None, 2.0, "excluded are ratios above 2"),
+        (None, None, ""),
         (1.1, 1.2, ""),  # a gain that is shown
         (0.5, 0.9, ""),  # and a loss
     ],
 )
 def test_what_an_interval_excludes(
-    studies: dict[str, Findings], low: float, high: float | None, said: str
+    studies: dict[str, Findings], low: float | None, high: float | None, said: str
 ) -> None:
     answer = interval_of(studies["acac"].answers[0], low, high)
     found = pages.excluded(answer)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from nequip_decorr.study.answers import power_in_words
+from nequip_decorr.study.answers import Answer, in_words, power_in_words
+from nequip_decorr.study.questions import Question
 from nequip_decorr.study.report.result import findings
+from nequip_decorr.study.statistics import Effect
 from tests.support.synthetic_study import synthetic_study
 
 
@@ -53,14 +56,79 @@ def test_explosions_after_another_end_are_not_followed(tmp_path):
     assert explosion.events == ("16/64", "8/64")
     geometry = by_text["variant-1: time to unphysical geometry, hot@1200K"]
     assert geometry.effect is not None
-    said = "16 of 64 replicas, and 8 of the baseline's, exploded"
-    assert geometry.notes[0].startswith(said)
+    said = "16 of 64 replicas, and 8 of the baseline's, exploded before the geometry "
+    (note,) = geometry.notes
+    assert note.startswith(f"{said}became unphysical: censored there. With these ")
+    # all of them had an event then, at the times of the untouched study
+    plain = answers(tmp_path / "t", log_ratio=1.0)[0].effect
+    both = f"{plain.value:.3g} [{plain.low:.3g}, {plain.high:.3g}] times the baseline's"
+    assert f"counted as events too, {both} (8 seeds)" in note
 
 
 def test_no_event_in_either(tmp_path):
     given = answers(tmp_path / "s", scale_ps=1e6)
     times = [a for a in given if a.question.quantity == "time"]
     assert {a.verdict for a in times} == {"no event in either"}
+    assert not any(a.notes for a in times)
+
+
+def test_no_event_because_all_exploded_is_told(tmp_path):
+    folder = synthetic_study(tmp_path / "s", scale_ps=1e6)
+    for path in (folder.path / "records").glob("*md-hot.json"):
+        record = json.loads(path.read_text())
+        for replica in record["result"]["replicas"]:
+            replica["explosion"] |= {"time_ps": 1.0, "happened": True}
+            replica["unphysical"] |= {"time_ps": 1.0}
+        path.write_text(json.dumps(record))
+    answer = findings(folder).answers[0]
+    assert (answer.verdict, answer.effect) == ("no event in either", None)
+    assert answer.notes[0].startswith(
+        "64 of 64 replicas, and 64 of the baseline's, exploded"
+    )
+
+
+def test_replicas_that_stopped_without_an_event_are_told(tmp_path):
+    folder = synthetic_study(tmp_path / "s")
+    for path in (folder.path / "records").glob("none_*md-hot.json"):
+        record = json.loads(path.read_text())
+        first = record["result"]["replicas"][0]
+        first["censored_by"] = "out_of_memory"
+        for kind in ("unphysical", "explosion"):
+            first[kind] |= {"time_ps": 0.01, "happened": False}
+        path.write_text(json.dumps(record))
+    answer = findings(folder).answers[0]
+    assert answer.notes == (
+        "0 of 64 replicas, and 8 of the baseline's, stopped before the horizon without "
+        "an event: censored there",
+    )
+
+
+def effect_of(value, low, high, seeds=8):
+    return Effect(1.0, value, low, high, 0.01, seeds, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("effect", "words"),
+    [
+        (effect_of(1.5, 1.2, 1.9), "1.5 [1.2, 1.9] times the baseline's (8 seeds)"),
+        (effect_of(1.5, 1.2, None), "1.5 [>= 1.2] times the baseline's (8 seeds)"),
+        (effect_of(None, None, 0.4), "[<= 0.4] times the baseline's (8 seeds)"),
+        (effect_of(0.5, None, None, 2), "0.5 times the baseline's (2 seeds, no inter"),
+        (effect_of(None, None, None, 3), "ratio not known (3 seeds)"),
+    ],
+)
+def test_an_effect_in_words(effect, words):
+    assert in_words(effect).startswith(words)
+
+
+def test_a_sentence_has_the_question_the_ratio_the_p_value_and_the_verdict():
+    question = Question("zbl", "time", "hot@1200K", "unphysical", primary=True)
+    answer = Answer(question, effect_of(1.5, 1.2, 1.9), 0.012, "longer")
+    ratio = "1.5 [1.2, 1.9] times the baseline's (8 seeds)"
+    asked = "zbl: time to unphysical geometry, hot@1200K"
+    assert answer.sentence == f"{asked}: {ratio}, p = 0.012: longer"
+    other = replace(answer, question=replace(question, primary=False))
+    assert other.sentence == f"{asked}: {ratio}, p = 0.012, corrected: longer"
 
 
 def test_no_effect(tmp_path):
@@ -134,6 +202,15 @@ def test_no_verdict_below_three_seeds(tmp_path, seeds):
             assert answer.verdict == "no verdict from fewer than three seeds"
             assert answer.effect.low is None
             assert answer.effect.high is None
+
+
+def test_the_same_ratio_of_coarse_times_in_every_seed(tmp_path):
+    folder = synthetic_study(tmp_path / "s", seeds=3)
+    with_times(folder, {"none": [1.0] * 3, "variant-1": [2.0] * 3})
+    answer = findings(folder).answers[0]
+    assert answer.effect.value == pytest.approx(2)
+    assert (answer.effect.low, answer.p_value) == (None, None)
+    assert answer.verdict == "no verdict: the same ratio in every seed"
 
 
 def test_half_done(tmp_path):

@@ -51,7 +51,12 @@ def test_report(tmp_path, variants, seeds):
     assert all(source.startswith("data:image/") for source in page.loads)
     assert len(result["models"]) == variants * seeds
     for answer in result["answers"]:
-        assert answer["question"]["variant"] in page.text
+        effect = answer["effect"]
+        if effect is not None and effect["low"] is not None:
+            interval = f"{effect['low']:.3g}, {effect['high']:.3g}"
+            assert f"{effect['value']:.3g} [{interval}]" in page.text
+    assert "Few start structures" not in page.text  # there are eight
+    assert "The study is not complete" not in page.text
     assert ("does not tell whether" in page.text) == (seeds < 3 and variants > 1)
     with (tmp_path / "s" / "models.csv").open() as handle:
         assert len(list(csv.DictReader(handle))) == variants * seeds
@@ -73,7 +78,7 @@ def test_half_done_with_failures(tmp_path):
     )
     page, result = report(folder)
     jsonschema.validate(result, SCHEMA)
-    assert "not complete" in page.text
+    assert "Its p-values hold for the seeds that were planned" in page.text
     assert "out of luck <&>" in page.text  # escaped, so that it is seen
     assert [each["key"] for each in result["failed"]] == ["variant-1_2.train"]
     assert "hot@1200K: 7 of 8 seeds, without 3 (none: not done)." in page.text
@@ -81,6 +86,16 @@ def test_half_done_with_failures(tmp_path):
         "training time: 7 of 8 seeds, without 2 (variant-1: train failed)." in page.text
     )
     assert not result["complete"]
+
+
+def test_few_start_structures_are_told(tmp_path):
+    folder = synthetic_study(tmp_path / "s")
+    for path in (folder.path / "records").glob("*md-hot.json"):
+        record = json.loads(path.read_text())
+        del record["result"]["replicas"][3:]
+        path.write_text(json.dumps(record))
+    page, _ = report(folder)
+    assert "Few start structures (hot@1200K: 3). Intervals are over train" in page.text
 
 
 def test_trainings_that_were_resumed_are_named(tmp_path):

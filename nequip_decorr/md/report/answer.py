@@ -19,6 +19,7 @@ from nequip_decorr.md.statistics.survival import (
     survival_by_temperature,
 )
 from nequip_decorr.md.statistics.wording import bounded
+from nequip_decorr.wording import counted
 
 #: kind -> name of a temperature -> survival
 Survivals: TypeAlias = Mapping[str, Mapping[str, Survival]]
@@ -29,11 +30,6 @@ MEANINGS = {
     "explosion": "non-finite values, jumps, runaway temperature, or an exception",
 }
 VERBS = {"unphysical": "became unphysical", "explosion": "exploded"}
-_NOT_FOLLOWED = {
-    "unphysical": "every replica ended before this could happen",
-    "explosion": "every replica ended before this could happen; "
-    "use --until explosion to follow replicas further",
-}
 
 
 @dataclass(frozen=True)
@@ -107,11 +103,14 @@ def answer_lines(by_temperature: Mapping[str, Survival]) -> list[Line]:
 def _words(survival: Survival) -> tuple[str, str]:
     """Number of replicas with the event, and when it happened."""
     n, unknown = survival.n_replicas, survival.n_not_followed
-    if survival.n_failures == 0 and unknown == n:
-        return "not followed", _NOT_FOLLOWED[survival.kind]
     count = f"{survival.n_failures} of {n} {VERBS[survival.kind]}"
-    if unknown:
+    if unknown == n:
+        count = "not followed"
+    elif unknown:
         count += f", {unknown} not followed"
+    if not survival.known:
+        which = "every replica" if unknown == n else counted(unknown, "replica")
+        return count, f"{which} ended before this could happen{more(survival)}"
     median = survival.median_ps
     tau = f"{survival.tau_ps:.4g} ps"
     when = f"in {tau}" if median is None else f"median {median:.3g} ps"
@@ -119,6 +118,13 @@ def _words(survival: Survival) -> tuple[str, str]:
     if survival.tau_ps < survival.horizon_ps:
         score += f" over the first {tau}"
     return count, f"{when}; {score}"
+
+
+def more(survival: Survival) -> str:
+    """How to follow replicas further; empty if another run would not do so."""
+    if "unphysical" not in survival.censored:
+        return ""
+    return "; use --until explosion to follow replicas further"
 
 
 def survival_table(survivals: Survivals) -> Table:
@@ -150,8 +156,9 @@ def survival_table(survivals: Survivals) -> Table:
 def _cells(survival: Survival) -> tuple[str, ...]:
     n, unknown = survival.n_failures, survival.n_not_followed
     counts = (f"{n} of {survival.n_replicas}", str(unknown), str(survival.n_lost))
-    if n == 0 and unknown == survival.n_replicas:
-        return (*counts, *["-"] * 6, "unknown")
+    causes = ", ".join(f"{cause} {k}" for cause, k in survival.causes.items())
+    if not survival.known:
+        return (*counts, *["-"] * 6, causes or "unknown")
     median = survival.median_ps
     return (
         *counts,
@@ -161,7 +168,7 @@ def _cells(survival: Survival) -> tuple[str, ...]:
         "not reached" if median is None else f"{median:.3g} ps",
         number(survival.hazard_upper_per_ps, ".2g"),
         number(survival.hazard_upper_per_atom_ps, ".2g"),
-        ", ".join(f"{cause} {k}" for cause, k in survival.causes.items()) or "none",
+        causes or "none",
     )
 
 

@@ -14,7 +14,7 @@ from nequip_decorr.md.report.images import svg
 from nequip_decorr.md.report.tables import Table, number
 from nequip_decorr.md.results import RunResult
 from nequip_decorr.md.statistics.drift import Drift, run_drift
-from nequip_decorr.md.statistics.units import student_interval
+from nequip_decorr.md.statistics.units import student_interval, unit_means
 from nequip_decorr.md.statistics.wording import error_words
 
 #: Where LAMBench draws the line for a conserved energy, meV/atom/ps.
@@ -23,9 +23,9 @@ LAMBENCH_DRIFT_MEV = 0.5
 
 @dataclass(frozen=True)
 class DriftSection:
-    """Energy drift of an NVE run: a summary line, and a row for each replica."""
+    """Energy drift of an NVE run: a line per temperature, a row per replica."""
 
-    summary: str
+    summary: list[str]
     limit: str
     table: Table
 
@@ -53,18 +53,17 @@ def drift_section(result: RunResult) -> DriftSection | None:
     drifts = run_drift(result)
     if not drifts:
         return None
-    fitted = [d for d in drifts.values() if isinstance(d, Drift)]
-    slopes = np.array([d.slope_meV_per_atom_ps for d in fitted])
-    summary = "no trace is long enough to fit a drift"
-    if len(slopes) == 1:
-        width = fitted[0].uncertainty_meV_per_atom_ps
-        summary = f"drift {slopes[0]:+.3g} ± {width:.2g} meV/atom/ps (95 %)"
-    elif len(slopes) > 1:
-        mean = student_interval(slopes)
-        summary = (
-            f"mean drift {mean.value:+.3g} ± {mean.high - mean.value:.2g} meV/atom/ps "
-            f"(95 %, over {len(slopes)} replicas), largest {_largest(slopes):+.3g}"
-        )
+    fitted: dict[float, list[tuple[int, Drift]]] = {}
+    for replica in result.replicas:
+        drift = drifts.get(replica.index)
+        if isinstance(drift, Drift):
+            own = fitted.setdefault(replica.temperature_K, [])
+            own.append((replica.structure, drift))
+    several = len({r.temperature_K for r in result.replicas}) > 1
+    summary = [
+        f"{kelvin:g} K: {mean_drift(own)}" if several else mean_drift(own)
+        for kelvin, own in sorted(fitted.items())
+    ]
     table = Table(
         columns=(
             "replica",
@@ -76,7 +75,33 @@ def drift_section(result: RunResult) -> DriftSection | None:
         rows=[(str(index), *_drift_cells(each)) for index, each in drifts.items()],
         long=(1,),
     )
-    return DriftSection(summary, f"{LAMBENCH_DRIFT_MEV:g}", table)
+    nothing = ["no trace is long enough to fit a drift"]
+    return DriftSection(summary or nothing, f"{LAMBENCH_DRIFT_MEV:g}", table)
+
+
+def mean_drift(fitted: Sequence[tuple[int, Drift]]) -> str:
+    """The mean drift in words. Start structures are the independent units.
+
+    Args:
+        fitted: start structure and drift of each replica.
+    """
+    structures, drifts = zip(*fitted, strict=True)
+    slopes = np.array([drift.slope_meV_per_atom_ps for drift in drifts])
+    if len(slopes) == 1:
+        width = drifts[0].uncertainty_meV_per_atom_ps
+        return f"drift {slopes[0]:+.3g} ± {width:.2g} meV/atom/ps (95 %)"
+    means = unit_means(slopes, np.unique(structures, return_inverse=True)[1])
+    largest = f"largest {_largest(slopes):+.3g}"
+    if len(means) == 1:
+        return (
+            f"mean drift {means[0]:+.3g} meV/atom/ps ({len(slopes)} replicas of one "
+            f"structure, no interval), {largest}"
+        )
+    mean = student_interval(means)
+    return (
+        f"mean drift {mean.value:+.3g} ± {mean.high - mean.value:.2g} meV/atom/ps "
+        f"(95 %, over {len(means)} structures), {largest}"
+    )
 
 
 def fidelity_section(fidelity: Mapping[str, Any] | None) -> Fidelity | None:
@@ -84,7 +109,12 @@ def fidelity_section(fidelity: Mapping[str, Any] | None) -> Fidelity | None:
     if fidelity is None:
         return None
     temperatures = Table(
-        columns=("thermostat (K)", "mean T (K)", "spread σ (K)", "canonical σ (K)"),
+        columns=(
+            "thermostat (K)",
+            "mean T ± standard error (K)",
+            "spread σ (K)",
+            "canonical σ (K)",
+        ),
         rows=[
             (
                 f"{t['target_K']:g}",
@@ -113,7 +143,7 @@ def _distribution(group: Mapping[str, Any], reference: str) -> Distribution:
             columns=(
                 "pair",
                 f"∫|difference| dr{unit}",
-                "of a perfect model with as many frames",
+                "noise floor (perfect model, as many frames)",
             ),
             rows=[
                 (

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from nequip_decorr.md.report.answer import more, survivals_of
+from nequip_decorr.md.report.events import by_time
 from nequip_decorr.md.report.untested import untested_lines
-from nequip_decorr.md.results import KINDS, Event, Replica, RunResult
-from nequip_decorr.md.statistics.survival import (
-    Survival,
-    describe_score,
-    estimate_survival,
-    survival_by_temperature,
-)
+from nequip_decorr.md.results import Event, Replica, RunResult
+from nequip_decorr.md.statistics.survival import Survival, describe_score
 from nequip_decorr.md.statistics.wording import bounded
+from nequip_decorr.printing import say
 from nequip_decorr.wording import counted
 
 #: Number of events that are listed one by one.
@@ -25,9 +24,16 @@ SHOWN = 10
 #: Kinds of event as a heading.
 TITLES = {"unphysical": "unphysical geometry", "explosion": "explosion"}
 
+#: What ended replicas before an event of another kind could happen.
+ENDS = {
+    "unphysical": "an unphysical geometry",
+    "explosion": "an explosion",
+    "not_followed": "limits that no longer apply",
+}
+
 
 def print_summary(result: RunResult, path: Path, console: Console) -> None:
-    """Print the events, a table of both kinds by temperature, and a line for each.
+    """Print the events, and a table and lines with both kinds at each temperature.
 
     Args:
         result: the run, complete or not.
@@ -36,62 +42,55 @@ def print_summary(result: RunResult, path: Path, console: Console) -> None:
     """
     if result.replicas:
         _print_events(result, console)
-        console.print(_table(result))
+        survivals = {
+            (kind, where): survival
+            for kind, by_temperature in survivals_of(result).items()
+            for where, survival in by_temperature.items()
+        }
+        console.print(_table(survivals))
+        one = len({where for _, where in survivals}) == 1
         said: set[str] = set()
-        for kind in KINDS:
-            survival = estimate_survival(result.replicas, result.horizon_ps, kind)
-            line = f"{TITLES[kind]}: {headline(survival)}"
-            console.print(line, style="bold", highlight=False, soft_wrap=True)
-            notes = () if unknown(survival) else survival.notes
+        for (kind, where), survival in survivals.items():
+            title = TITLES[kind] if one else f"{TITLES[kind]}, {where}"
+            say(console, f"{title}: {headline(survival)}", style="bold")
+            notes = survival.notes if survival.known else ()
             for note in notes:
                 if note not in said:
-                    console.print(f"  note: {note}", highlight=False, soft_wrap=True)
+                    say(console, f"  note: {note}")
             said.update(notes)
     for line in untested_lines(result):
-        console.print(line, style="yellow", highlight=False, soft_wrap=True)
-    state = "" if result.complete else " (not complete)"
-    console.print(f"result: {path}{state}", highlight=False, soft_wrap=True)
-
-
-def unknown(survival: Survival) -> bool:
-    """Whether every replica ended by the other kind of event before this one."""
-    by_other = sum(survival.censored.get(kind, 0) for kind in KINDS)
-    return by_other == survival.n_replicas
+        say(console, line, style="yellow")
+    state = "" if result.complete else " (incomplete)"
+    say(console, f"result: {path}{state}")
 
 
 def headline(survival: Survival) -> str:
     """The result for one kind of event, in one line."""
-    if not unknown(survival):
+    if survival.known:
         return describe_score(survival)
-    of_all = f"{survival.n_replicas} of {counted(survival.n_replicas, 'replica')}"
-    if survival.kind == "unphysical":
-        return f"not followed: {of_all} exploded first"
-    return (
-        f"not followed: {of_all} ended at an unphysical geometry; use "
-        "`--until explosion` to continue"
-    )
+    n_events, n_replicas = survival.n_failures, survival.n_replicas
+    had = f"{n_events} had the event, and " if n_events else ""
+    ended = [
+        f"{n} of {counted(n_replicas, 'replica')} ended at {ENDS[why]}"
+        for why, n in survival.censored.items()
+        if why in ENDS
+    ]
+    return f"not followed: {had}{' and '.join(ended)}{more(survival)}"
 
 
-def _table(result: RunResult) -> Table:
-    rows = {
-        (kind, kelvin): survival
-        for kind in KINDS
-        for kelvin, survival in survival_by_temperature(
-            result.replicas, result.horizon_ps, kind
-        ).items()
-    }
+def _table(rows: Mapping[tuple[str, str], Survival]) -> Table:
     partly = any(each.n_not_followed for each in rows.values())
     lost = any(each.n_lost for each in rows.values())
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("event", no_wrap=True)
-    columns = ["T (K)", "happened"]
+    columns = ["T", "happened"]
     columns += ["not followed"] * partly + ["lost"] * lost
     for name in (*columns, "S(tau) [95 %]", "median ps"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("causes")
     shown = ""
-    for (kind, kelvin), each in rows.items():
-        cells = ["" if kind == shown else kind, f"{kelvin:g}"]
+    for (kind, where), each in rows.items():
+        cells = ["" if kind == shown else kind, where]
         cells += [f"{each.n_failures} of {each.n_replicas}"]
         cells += [str(each.n_not_followed)] * partly + [str(each.n_lost)] * lost
         table.add_row(*cells, *_estimates(each), _causes(each))
@@ -101,7 +100,7 @@ def _table(result: RunResult) -> Table:
 
 def _estimates(survival: Survival) -> tuple[str, str]:
     at_tau, median = survival.survival_at_tau, survival.median_ps
-    if unknown(survival):
+    if not survival.known:
         return "?", "?"
     return (
         bounded(at_tau, survival.n_failures),
@@ -114,13 +113,11 @@ def _causes(survival: Survival) -> str:
 
 
 def _print_events(result: RunResult, console: Console) -> None:
-    events = [(r, e) for r in result.replicas for k in KINDS if (e := r.event(k))]
-    events.sort(key=lambda pair: pair[1].time_ps)
+    events = by_time(result.replicas)
     for replica, event in events[:SHOWN]:
-        line = _line(replica, event)
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, _line(replica, event))
     if len(events) > SHOWN:
-        console.print(f"... and {len(events) - SHOWN} later events", highlight=False)
+        say(console, f"... and {len(events) - SHOWN} later events")
 
 
 def _line(replica: Replica, event: Event) -> str:

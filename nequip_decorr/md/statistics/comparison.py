@@ -17,11 +17,13 @@ from nequip_decorr.md.statistics.score import (
 from nequip_decorr.md.statistics.time_ratio import TimeRatio, time_ratio
 from nequip_decorr.md.statistics.times import (
     PairedTimes,
+    Times,
     event_table,
     follow_up,
     not_followed,
 )
 from nequip_decorr.md.statistics.verdict import agreement, doubts, verdict
+from nequip_decorr.md.statistics.wording import ratio_words
 from nequip_decorr.wording import counted
 
 Pairs = Sequence[tuple[Replica, Replica]]
@@ -62,6 +64,7 @@ class KindComparison:
         overall: effect over all pairs; None if this kind was not followed.
         by_temperature: effect at each temperature, K; empty if this kind was not
             followed.
+        longer: 0 or 1 for the model that is shown to last longer, else None.
         verdict: the result in words, no stronger than the interval of the time ratio.
         notes: caveats for reading the numbers.
     """
@@ -71,6 +74,7 @@ class KindComparison:
     not_followed: tuple[int, int]
     overall: Effect | None
     by_temperature: dict[float, Effect]
+    longer: int | None
     verdict: str
     notes: tuple[str, ...]
 
@@ -123,7 +127,7 @@ def compare_runs(
         for kind in KINDS
     }
     longer = {
-        kind: found.overall.ratio.longer
+        kind: found.longer
         for kind, found in kinds.items()
         if found.overall is not None and any(found.failures)
     }
@@ -152,9 +156,10 @@ def compare_kind(
 ) -> KindComparison:
     """Compare paired replicas for one kind of event.
 
-    There is no verdict on explosions if an unphysical geometry ended a replica: an
-    explosion would probably have followed, and it is unlikely to be independent of the
-    unphysical geometry, as censoring must be.
+    Censoring must be independent of the event, and an event of the other kind is not.
+    So there is no verdict on explosions if an unphysical geometry ended a replica: an
+    explosion would probably have followed. If an explosion ended a replica first, there
+    is a verdict on the geometry only if counting it as a failure too gives the same.
     """
     sides = [[pair[i] for pair in pairs] for i in (0, 1)]
     failed = [event_table(side, horizon_ps, kind).failed for side in sides]
@@ -168,7 +173,7 @@ def compare_kind(
     )
     if sum(ended) and (kind == "explosion" or wider):
         said = _not_followed(failures, ended, names, wider)
-        return KindComparison(kind, failures, ended, None, {}, said, ())
+        return KindComparison(kind, failures, ended, None, {}, None, said, ())
     overall = measure_effect(pairs, kind, horizon_ps, step_ps, seed=seed)
     by_temperature = {
         kelvin: measure_effect(
@@ -180,17 +185,52 @@ def compare_kind(
         )
         for kelvin in sorted({a.temperature_K for a, _ in pairs})
     }
+    longer, notes = overall.ratio.longer, doubts(overall.ratio)
+    said = verdict(overall.ratio, failures, names)
+    if sum(ended) and longer is not None:
+        either = time_ratio(paired_times(pairs, kind, horizon_ps, step_ps, either=True))
+        both = (
+            "with explosions counted as failures too, the time ratio is "
+            f"{ratio_words(either)}"
+        )
+        if either.longer == longer:
+            notes.append(both)
+        else:
+            longer = None
+            said = (
+                f"no verdict: {ended[0]} of {names[0]} and {ended[1]} of {names[1]} "
+                f"exploded before the geometry became unphysical; {both}"
+            )
     return KindComparison(
         kind=kind,
         failures=failures,
         not_followed=ended,
         overall=overall,
         by_temperature=by_temperature,
-        verdict=verdict(overall.ratio, failures, names),
-        notes=(
-            *doubts(overall.ratio),
-            *_censoring_notes(overall, ended, horizon_ps, names),
-        ),
+        longer=longer,
+        verdict=said,
+        notes=(*notes, *_censoring_notes(overall, ended, horizon_ps, names)),
+    )
+
+
+def paired_times(
+    pairs: Pairs, kind: str, horizon_ps: float, step_ps: float, *, either: bool = False
+) -> PairedTimes:
+    """Times to one kind of event; with ``either``, to the first event of any kind."""
+    sides = [[pair[i] for pair in pairs] for i in (0, 1)]
+
+    def times(side: Sequence[Replica]) -> Times:
+        found = event_table(side, horizon_ps, kind)
+        ended = not_followed(side, kind) & either
+        return Times(found.time, found.failed | ended)
+
+    return PairedTimes(
+        times(sides[0]),
+        times(sides[1]),
+        unit=np.unique([r.structure for r in sides[0]], return_inverse=True)[1],
+        stratum=np.unique([r.temperature_K for r in sides[0]], return_inverse=True)[1],
+        horizon=horizon_ps,
+        step=step_ps,
     )
 
 
@@ -198,29 +238,16 @@ def measure_effect(
     pairs: Pairs, kind: str, horizon_ps: float, step_ps: float, *, seed: int = 0
 ) -> Effect:
     """Time ratio and score difference of paired replicas."""
-    sides = [[pair[i] for pair in pairs] for i in (0, 1)]
-    first, second = (event_table(side, horizon_ps, kind) for side in sides)
-    structures = [r.structure for r in sides[0]]
-    kelvins = [r.temperature_K for r in sides[0]]
-    tau = min(follow_up(times, horizon_ps) for times in (first, second))
+    times = paired_times(pairs, kind, horizon_ps, step_ps)
+    tau = min(follow_up(side, horizon_ps) for side in times.sides)
+    clusters = cluster_labels([first for first, _ in pairs])[0]
     return Effect(
         n_pairs=len(pairs),
-        n_structures=len(set(structures)),
-        failures=(int(first.failed.sum()), int(second.failed.sum())),
-        ratio=time_ratio(
-            PairedTimes(
-                first,
-                second,
-                unit=np.unique(structures, return_inverse=True)[1],
-                stratum=np.unique(kelvins, return_inverse=True)[1],
-                horizon=horizon_ps,
-                step=step_ps,
-            )
-        ),
+        n_structures=int(times.unit.max()) + 1,
+        failures=(int(times.first.failed.sum()), int(times.second.failed.sum())),
+        ratio=time_ratio(times),
         tau_ps=tau,
-        difference=score_difference(
-            first, second, tau, clusters=cluster_labels(sides[0])[0], seed=seed
-        ),
+        difference=score_difference(*times.sides, tau, clusters=clusters, seed=seed),
     )
 
 
@@ -241,7 +268,7 @@ def _not_followed(
     stopped = " and ".join(name for name, n in zip(names, ended, strict=True) if n)
     return (
         f"not followed: {n_failed} exploded, and an unphysical geometry ended "
-        f"{n_ended} before; run md with --until explosion for {stopped} to compare"
+        f"{n_ended} first; run md with --until explosion for {stopped} to compare"
     )
 
 
@@ -274,7 +301,7 @@ def _censoring_notes(
     overall: Effect, ended: tuple[int, int], horizon_ps: float, names: tuple[str, str]
 ) -> list[str]:
     notes = [
-        f"{counted(n, 'replica')} of {name} exploded before the geometry was "
+        f"{counted(n, 'replica')} of {name} exploded before the geometry became "
         "unphysical: censored there"
         for n, name in zip(ended, names, strict=True)
         if n

@@ -180,7 +180,8 @@ def _compared_frames(
         notes.append("no trajectory was recorded: set frame_interval_steps")
     if len({kelvin for _, kelvin in groups}) > 1:
         notes.append(
-            "one reference for several temperatures: read the error at its own"
+            "one reference was used for several temperatures: only the error at the "
+            "reference's own temperature means anything"
         )
     return distributions, notes
 

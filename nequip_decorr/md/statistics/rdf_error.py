@@ -171,8 +171,8 @@ def partial_cover(
     """Notes on pairs whose reference covers only some of the bins."""
     return [
         f"{name}: the reference covers {len(error.r_A)} of {len(model.r_A)} bins "
-        f"(from {error.r_A[0]:.3g} to {error.r_A[-1]:.3g} A), the error is of these "
-        "alone"
+        f"(from {error.r_A[0]:.3g} to {error.r_A[-1]:.3g} A), so the error covers only "
+        "these"
         for name, error in errors.items()
         if len(error.r_A) < len(model.r_A)
     ]

@@ -31,7 +31,7 @@ from nequip_decorr.wording import counted
 
 #: What a reader must know where events of the other kind ended replicas.
 _NOT_FOLLOWED = {
-    "unphysical": "{n} exploded before any geometry was unphysical: censored there",
+    "unphysical": "{n} exploded before the geometry became unphysical: censored there",
     "explosion": "{n} not followed beyond an unphysical geometry: censored there, so "
     "later explosions are unknown",
     "not_followed": "{n} rejudged under looser limits than those that ended the run: "
@@ -69,7 +69,7 @@ class Survival:
         n_lost: replicas censored before the horizon for any other reason.
         horizon_ps: the protocol's horizon.
         tau_ps: time up to which score and survival are evaluated: the horizon, or the
-            longest follow-up if no replica reached the horizon.
+            longest follow-up if that ends earlier and not by a failure.
         score: restricted mean survival time / ``tau_ps``, in [0, 1].
         resampled: ``structures`` or ``replicas``: the clusters of the bootstrap.
         survival_at_tau: Kaplan-Meier survival at ``tau_ps``.
@@ -105,6 +105,18 @@ class Survival:
     curve: Curve
     times_ps: tuple[float, ...]
     notes: tuple[str, ...]
+
+    @property
+    def known(self) -> bool:
+        """Whether the estimates mean anything: the replicas were followed far enough.
+
+        Censoring must be independent of the event. An unphysical geometry that ended a
+        replica is not independent of its explosion, nor is what ended it under limits
+        that were replaced by looser ones.
+        """
+        if self.kind == "explosion" or "not_followed" in self.censored:
+            return self.n_not_followed == 0
+        return self.n_not_followed < self.n_replicas
 
 
 def estimate_survival(

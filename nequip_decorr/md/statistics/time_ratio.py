@@ -24,6 +24,7 @@ from nequip_decorr.md.statistics.score import restricted_mean
 from nequip_decorr.md.statistics.times import PairedTimes, Times, follow_up
 from nequip_decorr.md.statistics.units import (
     MIN_UNITS,
+    ROUNDING,
     sign_flip_p,
     student_interval,
     student_t,
@@ -51,7 +52,9 @@ class TimeRatio:
         low: lower limit; None if there is none (arbitrarily small ratios are possible).
         high: upper limit; None if there is none.
         method: ``log times`` or ``hazards``, see the module's docstring.
-        units: number of independent units; there are no limits with fewer than three.
+        units: number of independent units; there are no limits with fewer than three,
+            or if all have the same ratio other than one: times are then too coarse to
+            tell how much it varies.
         sign_flip_p: exact p-value for equal models, from the signs of the differences
             of the units; a check on the interval. None with fewer than six units.
     """
@@ -104,7 +107,7 @@ def time_ratio(pairs: PairedTimes) -> TimeRatio:
         limits = _exp(found.value), _exp(found.low), _exp(found.high)
     else:
         limits = invert(lambda log_ratios: unit_differences(pairs, log_ratios))
-    enough = len(observed) >= MIN_UNITS
+    enough = len(observed) >= MIN_UNITS and not (by_log_times and _unresolved(observed))
     return TimeRatio(
         value=limits[0],
         low=limits[1] if enough else None,
@@ -113,6 +116,11 @@ def time_ratio(pairs: PairedTimes) -> TimeRatio:
         units=len(observed),
         sign_flip_p=sign_flip_p(observed),
     )
+
+
+def _unresolved(values: Array) -> bool:
+    """Whether all units have the same value, which is not zero."""
+    return bool(np.ptp(values) < ROUNDING <= abs(values[0]))
 
 
 def most_fail(pairs: PairedTimes) -> bool:

@@ -16,8 +16,9 @@ LEVEL = 0.05
 #: What a comparison of two models says nothing about. The share is that of 1494
 #: comparisons in the benchmark on hafnium oxide.
 NOT_THE_RECIPE = (
-    "this compares these two models, not the recipes used to train them: two "
-    "training seeds of one recipe differ in about 60 % of such comparisons"
+    "this compares these two models, not the recipes used to train them: in our "
+    "benchmark, two training seeds of one recipe differ in about 60 % of such "
+    "comparisons"
 )
 
 #: Events of each kind, in words.
@@ -58,6 +59,11 @@ def _why_open(
 ) -> str:
     """Why the interval of a time ratio does not exclude one."""
     if ratio.low is None and ratio.high is None:
+        if ratio.value is not None and ratio.method == "log times":
+            return (
+                f"the time ratio, {ratio_words(ratio)}, is the same for every "
+                "structure: times are too coarse to tell how much it varies"
+            )
         n_events = " and ".join(
             f"{n} in {name}" for n, name in zip(failures, names, strict=True)
         )
@@ -93,8 +99,8 @@ def agreement(longer: Mapping[str, int | None], names: tuple[str, str]) -> str |
         ((kind, name),) = shown.items()
         (other,) = set(KINDS) - {kind}
         return (
-            f"the two kinds differ: {LATER[kind].format(name)}, but {EVENTS[other]} "
-            "show no difference"
+            f"the verdicts differ: {LATER[kind].format(name)}; for {EVENTS[other]} no "
+            "difference is shown, which does not mean that the two kinds differ"
         )
     said = ", ".join(LATER[kind].format(name) for kind, name in shown.items())
     return f"the two kinds disagree: {said}"

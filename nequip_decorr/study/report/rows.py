@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from nequip_decorr.md.statistics.score import MIN_STRUCTURES
 from nequip_decorr.md.statistics.units import MIN_UNITS
 from nequip_decorr.study.answers import (
     Answer,
@@ -115,6 +116,12 @@ def notes(found: Findings) -> list[str]:
     said = []
     if len(found.registered.seeds) < MIN_UNITS and answered(found.answers):
         said.append(FEW_SEEDS)
+    if not found.complete and judged(found.answers):
+        said.append(
+            "The study is not complete. Its p-values hold for the seeds that were "
+            "planned; stopping early because of them gives more false positives than "
+            "they suggest."
+        )
     for wave in found.registered.waves[1:]:
         seeds = ", ".join(map(str, wave["seeds"]))
         said.append(
@@ -122,6 +129,7 @@ def notes(found: Findings) -> list[str]:
             "results could already be known. Adding seeds until the result looks right "
             "gives more false positives than the p-values suggest."
         )
+    said += _few_starts(found)
     said += _left_out(found)
     resumed = [
         f"{record['variant']}, {record['seed']}"
@@ -134,17 +142,38 @@ def notes(found: Findings) -> list[str]:
             "NequIP then shuffles frames in a different order, and their time is not "
             "counted."
         )
-    said += dict.fromkeys(
-        f"{answer.question.text}: {note}."
-        for answer in found.answers
-        for note in answer.notes
-    )
+    said += of_answers(found.answers)
     if on_gpu(found.models):
         said.append(
             "Training time is wall time, because trainings had a GPU; models.csv has "
             "the CPU time too."
         )
     return said
+
+
+def of_answers(given: Iterable[Answer]) -> list[str]:
+    """What limits single answers, one sentence each."""
+    return [f"{each.question.text}: {note}." for each in given for note in each.notes]
+
+
+def _few_starts(found: Findings) -> Iterator[str]:
+    """Conditions whose start structures are too few to stand for others."""
+    structures: dict[str, set[int]] = {}
+    for model in found.models:
+        for condition, replicas in model.replicas.items():
+            own = structures.setdefault(condition, set())
+            own.update(replica["structure"] for replica in replicas)
+    few = {
+        condition: len(own)
+        for condition, own in structures.items()
+        if len(own) < MIN_STRUCTURES
+    }
+    if few:
+        counts = ", ".join(f"{condition}: {n}" for condition, n in few.items())
+        yield (
+            f"Few start structures ({counts}). Intervals are over training seeds and "
+            "do not cover the choice of start structures."
+        )
 
 
 def _left_out(found: Findings) -> Iterator[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from nequip_decorr.printing import say
 from nequip_decorr.study.answers import Answer
 from nequip_decorr.study.report.result import Findings
 from nequip_decorr.study.report.rows import answered, judged, notes, row, unanswered
@@ -15,27 +18,24 @@ from nequip_decorr.study.report.rows import answered, judged, notes, row, unansw
 
 def print_answers(console: Console, found: Findings) -> None:
     """Print all answers, with both kinds of event, and what limits them."""
-
-    def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, highlight=False, markup=False)
-
+    show = partial(say, console, wrap=True)
     shown = answered(found.answers)
     if shown:
         console.print(_table(shown))
-        say(
-            f"ratios to the baseline, {found.variants[0]}; in brackets, replicas with "
-            "the event, of the variant and of the baseline"
+        show(
+            f"ratios to the baseline, {found.variants[0]}; in parentheses, replicas "
+            "with the event in the variant and in the baseline"
         )
     for why, questions in unanswered(found.answers).items():
-        say(f"{'; '.join(questions)}: {why}")
+        show(f"{'; '.join(questions)}: {why}")
     for answer in found.answers:
         if answer.question.primary:
             cells = row(answer)
-            say(f"\nprimary question: {cells['sentence']}", style="bold")
+            show(f"\nprimary question: {cells['sentence']}", style="bold")
             if cells["power"]:
-                say(f"  {cells['power']}")
+                show(f"  {cells['power']}")
     for note in notes(found):
-        say(f"note: {note}")
+        show(f"note: {note}")
 
 
 def _table(shown: list[Answer]) -> Table:

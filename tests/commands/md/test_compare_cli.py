@@ -56,8 +56,9 @@ def test_tables_and_verdict(folders, capsys):
 def test_no_failure_is_printed_as_a_bound(folders, capsys):
     assert main(["compare", str(folders / "none"), str(folders / "bad")]) == 0
     printed = words(capsys.readouterr().out)
-    # 0.05^(1/8) structures; and 0.05^(1/32) replicas
-    assert "none 0/32 >= 0.69 >= 0.91 not reached" in printed
+    # 0.05^(1/8) structures; and 0.05^(1/16) replicas of each temperature
+    assert "none, 300 K 0/16 >= 0.69 >= 0.83 not reached" in printed
+    assert "none, 1800 K 0/16 >= 0.69 >= 0.83 not reached" in printed
     assert "unphysical: none is more stable than bad: it lasts >= " in printed
     assert "100 %" not in printed
 
@@ -69,7 +70,7 @@ def test_every_other_is_compared_with_the_first(folders, capsys):
     assert "good / bad" in printed
     assert "good / none" in printed
     assert "bad / none" not in printed
-    assert "2 comparisons; no interval is widened for that" in printed
+    assert "2 comparisons; intervals are not corrected for their number" in printed
 
 
 def test_what_a_reader_must_know_is_printed(folders, capsys):
@@ -114,7 +115,9 @@ def test_json_has_all_numbers(folders, capsys):
     assert main(["compare", *paths, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["runs"]) == {"unphysical", "explosion"}
-    assert set(found["runs"]["unphysical"]) == {"good", "bad"}
+    assert set(found["runs"]["unphysical"]) == {
+        f"{name}, {kelvin} K" for name in ("good", "bad") for kelvin in (300, 1800)
+    }
     (comparison,) = found["comparisons"]
     assert comparison["names"] == ["good", "bad"]
     unphysical = comparison["kinds"]["unphysical"]
@@ -167,7 +170,7 @@ def test_what_cannot_be_compared_is_one_line(folders, tmp_path, capsys):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "check the path" in error_of([good, empty], capsys)
-    assert "one of them twice" in error_of([good, good], capsys)
+    assert "the same file twice" in error_of([good, good], capsys)
     assert "ending in .png" in error_of([good, bad, "--plot", "a.docx"], capsys)
     longer = tmp_path / "longer.json"
     save(run(horizon_ps=20.0), longer)
@@ -192,7 +195,7 @@ def test_files_of_one_name_are_told_apart(tmp_path, capsys):
     names = json.loads(capsys.readouterr().out)["comparisons"][0]["names"]
     assert names == ["a", "b"]
     assert main(["compare", paths[0], paths[0]]) == 2
-    assert "one of them twice" in capsys.readouterr().err
+    assert "the same file twice" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -162,6 +162,15 @@ def test_drift_of_nve_alone(tmp_path):
     text = page_of(run(ensemble="nve", **options), tmp_path).text
     assert "mean drift +0.3 ±" in text
     assert "Energy drift" not in page_of(run(**options), tmp_path).text
+    assert "over 2 structures" in text
+    both = page_of(
+        run(ensemble="nve", temperatures_K=(300.0, 600.0), **options), tmp_path
+    )
+    assert "300 K: mean drift" in both.text
+    assert "600 K: mean drift" in both.text
+    replicas = {**options, "n_structures": 1, "replicas": 3}
+    text = page_of(run(ensemble="nve", **replicas), tmp_path).text
+    assert "(3 replicas of one structure, no interval)" in text
     one = {**options, "n_structures": 1, "replicas": 1}
     text = page_of(run(ensemble="nve", **one), tmp_path).text
     assert "drift +0.3 ±" in text

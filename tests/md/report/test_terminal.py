@@ -44,9 +44,9 @@ def row(text, kind):
 
 def test_both_kinds_have_a_row_and_a_line():
     text = summary(SURVIVES, GOES_ON, EXPLODES_LATER, EXPLODES_LATER)
-    assert row(text, "unphysical")[2:5] == ["3", "of", "4"]
+    assert row(text, "unphysical")[3:6] == ["3", "of", "4"]
     assert row(text, "unphysical")[-2:] == ["overlap", "3"]
-    assert row(text, "explosion")[2:5] == ["2", "of", "4"]
+    assert row(text, "explosion")[3:6] == ["2", "of", "4"]
     assert row(text, "explosion")[-2:] == ["runaway", "2"]
     assert re.search(r"^unphysical geometry: score .* 3 of 4 failed", text, re.M)
     assert re.search(r"^explosion: score .* 2 of 4 failed", text, re.M)
@@ -58,28 +58,72 @@ def test_both_kinds_have_a_row_and_a_line():
 def test_after_the_first_event_explosions_are_not_followed():
     text = summary(ENDS_UNPHYSICAL, ENDS_UNPHYSICAL)
     assert re.search(r"^explosion: not followed: 2 of 2 replicas ended", text, re.M)
-    assert "`--until explosion`" in text
-    assert row(text, "explosion")[2:] == ["0", "of", "2", "2", "?", "?"]
+    assert "use --until explosion to follow replicas further" in text
+    assert row(text, "explosion")[3:] == ["0", "of", "2", "2", "?", "?"]
     assert "no failure" not in text
 
 
 def test_some_not_followed_and_some_lost():
     text = summary(ENDS_UNPHYSICAL, EXPLODES, LOST, SURVIVES)
-    assert row(text, "unphysical")[2:7] == ["1", "of", "4", "1", "1"]
-    assert row(text, "explosion")[2:7] == ["1", "of", "4", "1", "1"]
+    assert row(text, "unphysical")[3:8] == ["1", "of", "4", "1", "1"]
+    assert row(text, "explosion")[3:8] == ["1", "of", "4", "1", "1"]
+
+
+def test_one_explosion_that_was_seen_is_no_estimate():
+    """Who ended unphysical might have exploded: the rest is not a sample of all."""
+    text = summary(*[ENDS_UNPHYSICAL] * 3, EXPLODES)
+    assert row(text, "explosion")[3:9] == ["1", "of", "4", "3", "?", "?"]
+    assert re.search(
+        r"^explosion: not followed: 1 had the event, and 3 of 4 replicas ended at an "
+        r"unphysical geometry; use --until explosion",
+        text,
+        re.M,
+    )
+    # the other kind is estimated; who exploded is censored there
+    assert re.search(r"^unphysical geometry: score .* 3 of 4 failed", text, re.M)
+    assert "1 exploded before the geometry became unphysical" in text
+
+
+def test_each_temperature_has_a_line():
+    made = run(temperatures_K=(300.0, 1200.0), hazard_per_ps=0.0)
+    hot = tuple(
+        replace(r, unphysical=OVERLAP, time_ps=0.2, censored_by=None)
+        if r.temperature_K == 1200.0
+        else r
+        for r in made.replicas
+    )
+    text = io.StringIO()
+    console = Console(file=text, width=120)
+    print_summary(replace(made, replicas=hot), Path("run/result.json"), console)
+    lines = text.getvalue().splitlines()
+    (cold,) = (x for x in lines if x.startswith("unphysical geometry, 300 K: "))
+    assert cold.startswith("unphysical geometry, 300 K: no failure in 16 replicas")
+    (warm,) = (x for x in lines if x.startswith("unphysical geometry, 1200 K: "))
+    assert "survived 2 % of 10 ps; 16 of 16 failed" in warm
+    # and none of both
+    assert not any(x.startswith("unphysical geometry: ") for x in lines)
+
+
+def test_a_path_is_printed_as_it_is():
+    text = io.StringIO()
+    console = Console(file=text, width=120)
+    print_summary(run(hazard_per_ps=0.0), Path("run [old]/result.json"), console)
+    assert "result: run [old]/result.json" in text.getvalue()
 
 
 def test_what_wider_limits_leave_open_is_said():
     text = summary(UNKNOWN, UNKNOWN)
-    assert (
-        text.count("2 rejudged under looser limits than those that ended the run") == 1
-    )
-    assert "`--until explosion`" not in text
-    assert row(text, "unphysical")[2:6] == ["0", "of", "2", "2"]
-    assert "score and survival are those of the first 0.2 ps" in text
+    said = "not followed: 2 of 2 replicas ended at limits that no longer apply\n"
+    assert text.count(said) == 2
+    # another run of the same kind would not tell more
+    assert "--until explosion" not in text
+    assert row(text, "unphysical")[3:9] == ["0", "of", "2", "2", "?", "?"]
     text = summary(UNKNOWN, ENDS_UNPHYSICAL, SURVIVES, SURVIVES)
-    assert "1 rejudged under looser limits" in text
-    assert "1 not followed beyond an unphysical geometry" in text
+    one = "1 of 4 replicas ended at "
+    assert f"unphysical geometry: not followed: 1 had the event, and {one}" in text
+    assert (
+        f"explosion: not followed: {one}limits that no longer apply and {one}" in text
+    )
 
 
 def test_events_come_by_time_with_kind_and_cause():
@@ -104,4 +148,4 @@ def test_whether_it_is_complete(complete):
     made = replace(run(hazard_per_ps=0.0), complete=complete)
     text = io.StringIO()
     print_summary(made, Path("r.json"), Console(file=text, width=120))
-    assert ("r.json (not complete)" in text.getvalue()) != complete
+    assert ("r.json (incomplete)" in text.getvalue()) != complete

@@ -133,14 +133,15 @@ def test_a_difference_of_one_kind_alone_is_said():
     first, second = made(late, last), made(lasting(1.0), last[::-1])
     found = compare_runs(first, second)
     assert found.agreement == (
-        "the two kinds differ: A keeps a physical geometry for longer, but explosions "
-        "show no difference"
+        "the verdicts differ: A keeps a physical geometry for longer; for explosions "
+        "no difference is shown, which does not mean that the two kinds differ"
     )
 
 
 def test_a_kind_that_did_not_happen_is_no_disagreement():
-    found = compare_runs(made(lasting(3.0), NEVER), made(lasting(1.0), NEVER))
-    assert found.kinds["unphysical"].overall.ratio.longer == 0
+    late = lasting(3.0, seed=1)
+    found = compare_runs(made(late, NEVER), made(lasting(1.0), NEVER))
+    assert found.kinds["unphysical"].longer == 0
     assert found.kinds["explosion"].verdict == "no event in A or B: no difference shown"
     assert found.agreement is None
 
@@ -162,7 +163,7 @@ def test_explosions_that_were_not_followed_get_no_verdict():
     assert explosion.not_followed == (12, 12)
     assert explosion.verdict == (
         "not followed: 0 of a and 0 of b exploded, and an unphysical geometry ended 12 "
-        "of a and 12 of b before; run md with --until explosion for a and b to compare"
+        "of a and 12 of b first; run md with --until explosion for a and b to compare"
     )
     assert found.kinds["unphysical"].overall is not None
     assert found.agreement is None
@@ -191,8 +192,38 @@ def test_an_explosion_censors_the_geometry():
     assert found.not_followed == (2, 0)
     assert found.overall is not None
     assert (
-        "2 replicas of A exploded before the geometry was unphysical: censored there"
+        "2 replicas of A exploded before the geometry became unphysical: censored there"
     ) in found.notes
+
+
+def test_explosions_make_no_winner_of_the_geometry():
+    """All of A explode; half of B become unphysical even earlier, half live on."""
+    n = 16
+    never, half = np.full(n, 20.0), np.where(np.arange(n) % 2, 20.0, 0.1)
+    first = made(never, np.full(n, 0.3) + 0.01 * np.arange(n), "first")
+    found = compare_runs(first, made(half, never, "first")).kinds["unphysical"]
+    # by the geometry alone, with explosions as if they were independent of it
+    assert found.overall.ratio.low > 1
+    assert found.not_followed == (16, 0)
+    assert found.longer is None
+    assert found.verdict.startswith(
+        "no verdict: 16 of A and 0 of B exploded before the geometry became "
+        "unphysical; with explosions counted as failures too, the time ratio is "
+    )
+
+
+def test_a_winner_with_and_without_the_explosions_stays():
+    late, early = lasting(4.0, seed=1), lasting(1.0)
+    # two of A explode a little before they would have become unphysical
+    boom = np.where(np.arange(12) < 2, 0.9 * late, 20.0)
+    found = compare_runs(made(late, boom, "first"), made(early, NEVER)).kinds
+    unphysical = found["unphysical"]
+    assert unphysical.not_followed == (2, 0)
+    assert unphysical.verdict.startswith("A is more stable than B")
+    (note,) = (n for n in unphysical.notes if n.startswith("with explosions counted"))
+    # every replica has an event then, so that the ratio is that of the mean log times
+    logs = np.log(np.minimum(late, boom) / early)
+    assert f"the time ratio is {np.exp(logs.mean()):.2f} [" in note
 
 
 def test_nothing_is_concluded_beyond_the_limits_that_stopped_a_run():
@@ -240,6 +271,15 @@ def test_all_temperatures_of_a_structure_are_one_unit():
     second = made(lasting(1.0), NEVER, temperatures=both)
     effect = compare_runs(first, second).kinds["unphysical"].overall
     assert (effect.n_pairs, effect.n_structures, effect.ratio.units) == (24, 12, 12)
+
+
+def test_one_ratio_of_coarse_times_for_all_is_no_winner():
+    """Frames are a picosecond apart: A fails at the second, B at the first."""
+    first, second = made(np.full(12, 2.0), NEVER), made(np.full(12, 1.0), NEVER)
+    found = compare_runs(first, second).kinds["unphysical"]
+    assert found.overall.ratio.value == pytest.approx(2)
+    assert (found.overall.ratio.low, found.longer) == (None, None)
+    assert "too coarse to tell how much it varies" in found.verdict
 
 
 def test_each_temperature_has_a_hazard_of_its_own():

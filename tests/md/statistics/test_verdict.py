@@ -17,8 +17,8 @@ from nequip_decorr.study.report.result import findings
 from tests.support.ratios import paired
 
 
-def ratio(value, low, high, units=16, p_value=0.01):
-    return TimeRatio(value, low, high, "log times", units, p_value)
+def ratio(value, low, high, units=16, p_value=0.01, method="log times"):
+    return TimeRatio(value, low, high, method, units, p_value)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,15 @@ def test_without_failures():
         (ratio(None, 0.4, None), "the time ratio is only known to be >= 0.40"),
         (ratio(None, None, 3.0), "the time ratio is only known to be <= 3.00"),
         (ratio(None, None, None), "too few events for a time ratio (1 in A and 0 in"),
-        (ratio(1.5, None, None), "too few events for a time ratio (1 in A and 0 in B)"),
+        (
+            ratio(1.5, None, None, method="hazards"),
+            "too few events for a time ratio (1 in A and 0 in B)",
+        ),
+        (
+            ratio(2.0, None, None),
+            "the time ratio, 2.00 [no limits], is the same for every structure: times "
+            "are too coarse to tell",
+        ),
     ],
 )
 def test_why_no_difference_is_shown(found, why):
