@@ -80,7 +80,7 @@ def baselines(folder: Path, name: str) -> list[Model]:
 
 def table() -> str:
     """A row for each comparison and condition."""
-    lines = head(["what differs", "MD", "seeds", "before", "ratio [95 %]"])
+    lines = head(["what differs", "MD", "seeds", "baseline", "ratio [95 %]"])
     for one in COMPARISONS:
         for label, answer in compared(one):
             cells = row(answer)

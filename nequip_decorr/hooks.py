@@ -41,7 +41,7 @@ def listen(
         if not isinstance(features, Tensor):
             raise UserError(
                 f"expected module '{key}' to return a tensor of features, got "
-                f"{type(features).__name__}; give `pick` to take the tensor from it"
+                f"{type(features).__name__}; pass `pick` to select the tensor"
             )
         store[key] = features
 
@@ -49,7 +49,7 @@ def listen(
 
 
 class Tap:
-    """Keeps the features that named modules compute; see the example above.
+    """Keeps the features that named modules compute.
 
     Use it as a context manager, or call :meth:`remove` when done.
 

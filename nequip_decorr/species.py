@@ -25,8 +25,8 @@ MAP_KEY = "chemical_species_to_atom_type_map"
 #: How the command line names it, and says of it.
 OPTION = "--atom-types"
 OPTION_HELP = (
-    "map elements to the model's atom types, if these are not chemical symbols; "
-    "needed for compiled models only, as checkpoints and packages contain the map"
+    "map elements to the model's atom types if the types are not chemical symbols; "
+    "only compiled models need this, because checkpoints and packages contain the map"
 )
 
 

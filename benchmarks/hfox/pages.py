@@ -40,7 +40,7 @@ TOGETHER = {
 #: Rows of the tables in docs/evidence.md: study or variant, and what it is.
 ELSEWHERE = {
     "larger": "Allegro, 54 thousand weights",
-    "regime": "the same, 60 frames of 300 and 600 K",
+    "regime": "the same, 60 frames at 300 and 600 K",
     "longer": "13.7 thousand, three times the epochs",
     "longer-confirmed": "the same, eight other seeds",
     "gnn": "NequIP GNN, radial weights",
@@ -55,9 +55,9 @@ CONTROLS = {
     "weight-noise": "weight noise",
 }
 FORMS = {
-    "constant-every-step": "the package's",
+    "constant-every-step": "the package's own form",
     "abs": "mean abs(rho)",
-    "decorr-form": "variances evened out too",
+    "decorr-form": "variances equalised too",
     "without-envelope": "cutoff envelope removed first",
     "by-element-pair": "centred by pair of elements",
     "two-body-layer": "two-body layer only",
@@ -120,7 +120,7 @@ def marked(studies: Studies) -> dict[str, str]:
     """Tables of README.md and docs/evidence.md by name."""
     none = ("without the term", "confirmed", "none")
     flags = [(f"`{name}`", "confirmed", name) for name in ("constant", "cosine")]
-    each = ("`constant`, in each step", "confirmed", "constant-every-step")
+    each = ("`constant`, every step", "confirmed", "constant-every-step")
     confirmed = [none, flags[0], each, flags[1]]
     elsewhere = [
         (f"{label} | {len(studies[name].registered.seeds)}", name, each[2])

@@ -73,7 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="YAML protocol to start from; other options override it",
     )
     add("--temperature", type=float, nargs="+", metavar="K", help="target temperatures")
-    add("--ensemble", choices=ENSEMBLES, help="thermostat, or nve")
+    add(
+        "--ensemble",
+        choices=ENSEMBLES,
+        help="MD ensemble (default: that of the preset)",
+    )
     add("--ramp-to", type=float, metavar="K", help="final temperature of a ramp")
     add("--timestep-fs", type=float, metavar="FS", help="MD time step")
     add("--horizon-ps", type=float, metavar="PS", help="simulated time per replica")
@@ -122,7 +126,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=sorted(ENGINES),
         default="ase",
-        help="ase (default) runs single replicas, torchsim batches of them",
+        help="ase (default) runs replicas one at a time, torchsim in batches",
     )
     add("--device", default="cpu", help="cpu (default) or cuda")
     add(

@@ -127,7 +127,9 @@ class CorrelationMetric(Metric):
             UserError: before the first batch.
         """
         if not self.last_batches:
-            raise UserError("expected a batch before its correlation, got none")
+            raise UserError(
+                "no batch has been seen yet; call the metric on a batch first"
+            )
         mean = self._value(self.last_batches, "square", floor=0.0)
         return debias(mean, self.last_batches[0].rows)
 
@@ -151,7 +153,7 @@ class CorrelationMetric(Metric):
             field, layer = block.field, block.name
         raise FloatingPointError(
             f"expected finite features in `{field}`, got NaN or infinity in layer "
-            f"{layer} of {where}; this step has not touched the weights: lower the "
+            f"{layer} of {where}; the weights are unchanged by this step: lower the "
             f"learning rate, clip gradients, or look for a broken frame in that batch"
         )
 

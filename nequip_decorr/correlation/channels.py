@@ -158,8 +158,8 @@ def block_weights(
     given = [1.0] * len(layers) if layer_weights is None else layer_weights
     if len(given) != len(layers):
         raise UserError(
-            f"expected one of `layer_weights` for each of {len(layers)} layers, got "
-            f"{len(given)}"
+            f"expected one value in `layer_weights` for each of the {len(layers)} "
+            f"layers, got {len(given)}"
         )
     total = sum(given)
     return [

@@ -63,9 +63,8 @@ class RowSums(torch.autograd.Function):
         # autograd would take this gradient for a constant and leave out a part silently
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "expected a first derivative of the correlation, got "
-                "create_graph=True; it is once differentiable: keep it out of second "
-                "derivatives"
+                "the correlation is differentiable only once, but create_graph=True "
+                "asks for second derivatives; leave the term out of them"
             )
         z, unit, centre = ctx.saved_tensors
         matrix = (by_second + by_second.transpose(1, 2)).mul_(ctx.weight)

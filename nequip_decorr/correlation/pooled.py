@@ -97,7 +97,9 @@ class EdgeCorrelation(CorrelationMetric):
         with self.sync_context(should_sync=self._to_sync, should_unsync=True):
             pooled = self._pooled
         if pooled[0].second.dim() == 0:
-            raise UserError("expected a batch before the diagnosis, got none")
+            raise UserError(
+                "no batch has been seen yet; call the metric on a batch first"
+            )
         self._take_layout(pooled)
         groups = [diagnose(m) for m in pooled]
         back = torch.tensor(self._order).argsort()

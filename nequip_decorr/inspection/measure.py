@@ -132,7 +132,7 @@ def inspect_file(
     chemical_species_to_atom_type_map: Mapping[str, str] | None = None,
     on_frames: Callable[[int], object] = lambda count: None,
 ) -> Inspection:
-    """:func:`inspect_model` for a model file and a data file, whose errors it shares.
+    """:func:`inspect_model` for a model file and a data file, with the same errors.
 
     The map from elements to atom types is by default that of the training, which
     checkpoints and packages carry.

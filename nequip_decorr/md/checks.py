@@ -27,7 +27,7 @@ def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raise a UserError unless a value is one of the choices."""
     if value not in choices:
         raise UserError(
-            f"expected {name} of {', '.join(choices)}, "
+            f"expected {name} to be one of {', '.join(choices)}, "
             f"got {value!r}{nearest_name(str(value), choices)}"
         )
 
@@ -51,7 +51,7 @@ def check_mapping(what: str, value: object) -> Mapping[str, Any]:
         UserError: when it is not.
     """
     if not isinstance(value, Mapping):
-        raise UserError(f"expected names and values for {what}, got {value!r}")
+        raise UserError(f"expected a mapping (NAME: VALUE) for {what}, got {value!r}")
     return value
 
 

@@ -42,8 +42,8 @@ class ModelHandle:
         kind: one of :data:`KINDS`, or ``calculator``.
         sha256: of the file; None for a calculator.
         species: chemical symbols that the model knows, None for any.
-        species_map: each of these to the model's type for it, where types are not
-            called by their elements; else None.
+        species_map: element to the model's atom type; None if the types are named by
+            their elements.
         cutoff_A: its cutoff, None when not known.
         open: makes the object that the engine uses; None when only ``loaded`` is
             there, and the model cannot go to other processes.
@@ -143,18 +143,17 @@ def load_model(
     Args:
         path: checkpoint, package, or compiled model.
         device: where the model runs, ``cpu`` or ``cuda``.
-        loader: makes what the engine uses of path, kind and device; the object has
-            the ``transforms`` of NequIP's integrations. Elements are mapped to types
-            here, not there.
-        chemical_species_to_atom_type_map: element to the model's type for it, as in
-            NequIP's calculators; elements that are not in it cannot be run. By default
-            the map of the training, which checkpoints and packages carry, or types
-            that are chemical symbols.
+        loader: creates the object that the engine uses, from path, kind and device; it
+            has the ``transforms`` of NequIP's integrations. Elements are mapped to
+            types here, not there.
+        chemical_species_to_atom_type_map: element to the model's atom type, as in
+            NequIP's calculators; elements that are not in it cannot be run. By
+            default, the map used in training (stored in checkpoints and packages), or
+            the identity if all types are chemical symbols.
 
     Raises:
-        UserError: when there is no such file.
-        UserError: when it is no model that NequIP loads, or the map is missing or
-            does not fit it.
+        UserError: if there is no such file, NequIP cannot load it, or the map is
+            missing or does not fit the model.
     """
     path = check_file(path, "a model file")
     kind = model_kind(path)
@@ -208,7 +207,7 @@ def set_species_map(loaded: Any, species_map: Mapping[str, str]) -> None:
 def calculator_model(calculator: Any) -> ModelHandle:
     """An ase calculator, or a function that makes one, as a model.
 
-    Only a function (importable by name) can go to several processes.
+    Only a function (importable by name) can be used with several processes.
 
     Raises:
         UserError: when it is neither, or has no energy and forces.

@@ -39,7 +39,7 @@ def preset(name: str) -> Protocol:
     """
     if name not in PRESETS:
         raise UserError(
-            f"expected a preset of {', '.join(PRESETS)}, "
+            f"expected one of the presets {', '.join(PRESETS)}, "
             f"got {name!r}{nearest_name(name, PRESETS)}"
         )
     return PRESETS[name]

@@ -54,8 +54,9 @@ class Criteria:
             structure (molecules).
         bond_confirm_fs: how long that deviation must last to count.
         fragment_ratio: having more fragments than the start structure has molecules is
-            a failure. Fragments are connected by pairs closer than this times the sum
-            of the covalent radii; molecules by bonds in the start structure (1.25).
+            a failure. Pairs closer than this times the sum of their covalent radii
+            belong to one fragment; in the start structure, pairs closer than 1.25 times
+            that sum are bonded and belong to one molecule.
         isolation_ratio: a bonded atom of the start structure without any neighbour
             within this times its bond length (or the sum of the covalent radii, if that
             is longer) is a failure. Not tested above 1000 K if there is a void into
@@ -80,8 +81,8 @@ class Criteria:
             value = getattr(self, item.name)
             if value is None and item.default is not None and item.type == "float":
                 raise UserError(
-                    f"expected a number for criteria.{item.name}, got null; switch the "
-                    "test off by its limit instead"
+                    f"expected a number for criteria.{item.name}, got null; to switch "
+                    "the test off, set its limit to null instead"
                 )
             if item.name == "stored_energy_eV_per_atom":
                 check_not_negative(f"criteria.{item.name}", value)
@@ -143,7 +144,7 @@ class Protocol:
     criteria: Criteria = field(default_factory=Criteria)
 
     def __post_init__(self) -> None:
-        check_choice("an ensemble", self.ensemble, ENSEMBLES)
+        check_choice("ensemble", self.ensemble, ENSEMBLES)
         check_choice("until", self.until, UNTIL)
         _temperatures(self.temperatures_K)
         for name in (
@@ -267,11 +268,13 @@ def _not_twice(protocol: Protocol) -> None:
 
 def _temperatures(values: object) -> None:
     if not isinstance(values, tuple) or not values:
-        raise UserError(f"expected at least one of temperatures_K, got {values!r}")
+        raise UserError(
+            f"expected at least one temperature in temperatures_K, got {values!r}"
+        )
     for value in values:
         check_positive("temperatures_K", value)
     if len(set(values)) != len(values):
         raise UserError(
-            f"expected each of temperatures_K once, got {list(values)}; "
-            "ask for more replicas instead"
+            f"expected different temperatures in temperatures_K, got {list(values)}; "
+            "to run more replicas, raise `replicas`"
         )

@@ -94,9 +94,9 @@ def rejudge_replica(
     # an event may have ended the step after the last whole one
     if protocol.time_ps(seen.last_step + 1) < replica.time_ps:
         raise UserError(
-            f"expected what the tests of replica {replica.index} saw up to "
-            f"{replica.time_ps:g} ps, got it up to step {seen.last_step}: the run goes "
-            "on, or was killed; run its command again to the end"
+            f"the recorded extremes of replica {replica.index} end at step "
+            f"{seen.last_step}, before its {replica.time_ps:g} ps: the run is still "
+            "going or was killed; rerun its command to the end, then rejudge"
         )
     found = sorted(
         _found(replica, seen, protocol), key=lambda each: (each.step, each.test)

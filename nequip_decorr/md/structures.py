@@ -169,9 +169,10 @@ def check_structures(
     if not small:
         return []
     return [
-        f"the cell of {_first(list(small))} is down to {min(small.values()):.1f} "
-        f"A high, less than twice the model's cutoff of {cutoff_A:g} A: an atom meets "
-        "several images of one neighbour; repeat the cell for a fair test"
+        f"the cell of {_first(list(small))} has a height of {min(small.values()):.1f} "
+        f"A, less than twice the model's cutoff of {cutoff_A:g} A, so an atom "
+        "interacts with several images of the same neighbour; use a supercell for a "
+        "fair test"
     ]
 
 
@@ -284,7 +285,9 @@ def _check_contents(atoms: Atoms, name: str, species: Sequence[str] | None) -> N
             f"expected finite positions and cell in {name}, got NaN or infinity"
         )
     if not (atoms.get_masses() > 0).all():
-        raise UserError(f"expected masses > 0 in {name}, got one that is not")
+        raise UserError(
+            f"expected masses > 0 in {name}, got {atoms.get_masses().min():g}; set them"
+        )
     if atoms.constraints:
         raise UserError(
             f"expected no constraints in {name}, got "

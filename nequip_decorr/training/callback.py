@@ -57,7 +57,7 @@ class EdgeDecorrelation(Callback):
     +nequip_decorr=cosine``, with overrides such as ``nequip_decorr.schedule.coeff=1``.
 
     The coefficient follows the progress of the training: epochs and the fraction of the
-    present one. At equal progress it is the same for any batch size, number of ranks,
+    current one. At equal progress it is the same for any batch size, number of ranks,
     ``accumulate_grad_batches`` and ``limit_train_batches``, also when a restart changes
     them. A longer training (``max_epochs``) stretches a schedule whose ``stop`` is
     null or whose ``unit`` is ``fraction``, and the log says so. With ``relative: true``
@@ -266,7 +266,7 @@ class EdgeDecorrelation(Callback):
         return {"settings": self._settings(), **self._course.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the course; settings are those of the present config."""
+        """Restore the course; settings are those of the current config."""
         self._restored_settings = state_dict["settings"]
         self._course.restore(state_dict)
 

@@ -37,7 +37,7 @@ class Course:
         self.position = self.end = self.epochs = 0.0
 
     def coefficient(self) -> float:
-        """Coefficient at the present position.
+        """Coefficient at the current position.
 
         Raises:
             UserError: see :meth:`nequip_decorr.training.schedules.Schedule.at`.

@@ -35,7 +35,9 @@ class Target(Schedule):
         MISSING, "debiased mean rho^2 to reach, between 0 and 1, for example 0.05"
     )
     rate: float = option(
-        0.01, "gain: relative change of the coefficient at twice the level, per step"
+        0.01,
+        "gain: relative change of the coefficient per step when the correlation is "
+        "twice the level",
     )
     max_coeff: float = option(10.0, "largest coefficient")
     guard_monitor: str = option(
@@ -73,8 +75,8 @@ def control(
 
     Args:
         target: level, gain and largest coefficient.
-        coeff: present coefficient.
-        error_average: present moving average of (measured - level).
+        coeff: current coefficient.
+        error_average: current moving average of (measured - level).
         measured: debiased mean rho^2 of the last batch; no update unless it is finite.
         hold: the accuracy guard is on: the coefficient may fall but not rise.
 
@@ -106,7 +108,7 @@ def guard(state: Guard, error: float, band: float) -> Guard:
     """Update the guard by a validation error; NaN counts as outside the band.
 
     Args:
-        state: present state.
+        state: current state.
         error: new validation force error, in any unit.
         band: accepted relative rise above the best (0.05 is 5 %).
     """
@@ -131,7 +133,7 @@ class Controller:
         self.guard = Guard()
 
     def coefficient(self, position: float) -> float:
-        """The present coefficient; 0 before the delay."""
+        """The current coefficient; 0 before the delay."""
         return 0.0 if position < self.target.delay else self.coeff
 
     def measured(self, mean_square_debiased: float) -> None:
@@ -181,7 +183,7 @@ class Controller:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a state, within the present bounds.
+        """Continue from a state, within the current bounds.
 
         Without one (the schedule was another before a restart) start anew.
         """

@@ -36,23 +36,23 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What a training step draws from its batch, and how often the term enters."""
+    """What is sampled from each training batch, and how often the term is applied."""
 
     edges: int | None = option(
         1024,
-        "edges of each rank's batch that a step draws, anew each time; beyond these "
-        "the cost of the term does not grow. null: all",
+        "edges to sample from each rank's batch, drawn anew at each step; with more "
+        "edges, the cost of the term does not grow. null: all",
     )
     channels: int | None = option(
-        64, "channels of each layer that a step draws, likewise. null: all"
+        64, "channels to sample from each layer, likewise. null: all"
     )
     every: int = option(
         1,
-        "the term enters every so many optimizer steps, with its coefficient times "
-        "this number, so that its average weight is the same at a lower cost (lazy "
-        "regularisation, arXiv:1912.04958). Each epoch begins one step later, so that "
-        "every batch of an unshuffled loader is met. The logged coefficient is the "
-        "average",
+        "apply the term every so many optimizer steps, with its coefficient times this "
+        "number, so that its average weight is the same at a lower cost (lazy "
+        "regularisation, arXiv:1912.04958). The pattern shifts by one step in each "
+        "epoch, so that every batch of an unshuffled loader is used. The logged "
+        "coefficient is the average",
     )
     seed: int = option(0, "seed of the draws, together with the step")
 
@@ -73,8 +73,8 @@ class Penalty:
     )
     floor: float = option(
         VARIANCE_FLOOR,
-        "relative variance floor, between 0 and 1, which keeps channels of vanishing "
-        "variance from being pushed",
+        "relative variance floor, between 0 and 1; keeps the gradient of channels with "
+        "vanishing variance from diverging",
     )
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """Progress of a training: exact, and independent of its data loader.
 
-Epochs with the fraction of the present one mean the same at any batch size, number of
+Epochs with the fraction of the current one mean the same at any batch size, number of
 ranks or gradient accumulation. A single division of whole numbers gives each position,
 so that a restart reproduces it bit by bit. No state, no torch.
 """
@@ -16,8 +16,8 @@ class Progress(NamedTuple):
 
     Attributes:
         epoch: epochs completed.
-        step: optimizer steps made in the present epoch.
-        steps_per_epoch: optimizer steps in an epoch of the present loader, None for a
+        step: optimizer steps made in the current epoch.
+        steps_per_epoch: optimizer steps in an epoch of the current loader, None for a
             loader without a length.
         global_step: optimizer steps of the whole training, with any loaders.
     """
@@ -83,7 +83,7 @@ class Scale(NamedTuple):
         """Position where the training will end; infinity when that cannot be known.
 
         Args:
-            now: its present progress.
+            now: its current progress.
             max_epochs, max_steps: of the Trainer, -1 for no limit.
         """
         if self._counts_global_steps(now):

@@ -69,11 +69,11 @@ class Schedule:
     delay: float = option(0, "the term is off before this position")
     unit: str = option(
         "step",
-        "`step`, `epoch` or `fraction` (of the whole training, from 0 to 1), what "
-        "positions are counted in. Epochs may be fractions. Steps are optimizer steps "
-        "of the length they had when the training (or, at a restart, the term) "
-        "started; with a data loader of unknown length they are `global_step`, and "
-        "epochs are whole",
+        "unit of all positions: `step`, `epoch` or `fraction` (of the whole training, "
+        "from 0 to 1). Epochs may be fractional. Steps are counted at the number of "
+        "optimizer steps per epoch when the training (or, at a restart, the term) "
+        "started; if the data loader has no length, they are `global_step`, and epochs "
+        "are whole",
     )
 
     def __post_init__(self) -> None:
@@ -107,8 +107,8 @@ class Planned(Schedule):
 
     warmup: float = option(
         0,
-        "length over which the coefficient rises in a straight line from 0 to what it "
-        "would be, once the term is on",
+        "length of a linear warm-up: once the term is on, its coefficient rises from 0 "
+        "to the scheduled value",
     )
     relative: bool = option(
         False,
@@ -260,7 +260,7 @@ class Cyclical(Ramp):
         check_whole("schedule.cycles", self.cycles, least=1)
 
     def progress(self, done: float, length: float) -> float:
-        """Progress along the present cycle, in [0, 1]."""
+        """Progress along the current cycle, in [0, 1]."""
         # the last cycle ends at its end, not at the beginning of the next
         if done >= length:
             return 1.0

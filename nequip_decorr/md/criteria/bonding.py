@@ -91,7 +91,7 @@ class Bonding:
         crossed_ps = int(self.off_since[bond]) * self._timestep_fs / 1000
         return Violation(
             "dissociation",
-            f"bond {self._names(pair)} is {off:.2f} A off its "
+            f"bond {self._names(pair)} deviates by {off:.2f} A from its initial "
             f"{self._bonds.distance_A[bond]:.2f} A, limit {limit:g} A, "
             f"first crossed at {crossed_ps:.4g} ps",
             pair,

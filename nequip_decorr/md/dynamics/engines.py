@@ -66,7 +66,7 @@ def batched(engine: str) -> bool:
 def _kind(engine: str) -> Kind:
     if engine not in ENGINES:
         raise UserError(
-            f"expected an engine of {', '.join(ENGINES)}, "
+            f"expected engine to be one of {', '.join(ENGINES)}, "
             f"got {engine!r}{nearest_name(engine, ENGINES)}"
         )
     return ENGINES[engine]

@@ -76,14 +76,16 @@ class Loop:
         atoms = walker.job.atoms
         if walker.last_good_A is None:
             raise ModelBrokenError(
-                f"the model raises on a start structure ({atoms.get_chemical_formula()}"
-                f"; {type(result).__name__}: {result}); check that they belong together"
+                "the model raises an exception on a start structure "
+                f"({atoms.get_chemical_formula()}; {type(result).__name__}: {result}); "
+                "check that the model and the structure belong together"
             ) from result
         before = self._ask(System(atoms, walker.last_good_A))
         if isinstance(before, Exception):
             raise ModelBrokenError(
-                f"the model raises where it worked before ({type(before).__name__}: "
-                f"{before}); check the machine and rerun the same command"
+                "the model raises an exception at positions that it handled before "
+                f"({type(before).__name__}: {before}); check the machine and rerun the "
+                "same command"
             ) from before
         observer.fault(walker.job.replica, walker.step, result)
         return False

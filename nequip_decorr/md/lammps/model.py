@@ -69,7 +69,7 @@ def read_model(
         cutoff_A = float(metadata["r_max"])
     except (zipfile.BadZipFile, KeyError, ValueError, StopIteration) as error:
         raise UserError(
-            f"expected a model of nequip-compile, got {path} "
+            f"expected a model written by nequip-compile, got {path} "
             f"({type(error).__name__}: {one_line(error)}); compile it again"
         ) from error
     if pair_style is None:

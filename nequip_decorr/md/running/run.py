@@ -102,8 +102,8 @@ def run_stability(
     check_count("processes", processes, least=1)
     if processes > 1 and handle.open is None:
         raise UserError(
-            "expected a function that makes the calculator for several processes, "
-            f"got {handle.path} itself; give the function or use one process"
+            "several processes need a function that returns the calculator, got "
+            f"{handle.path} itself; pass the function or use one process"
         )
     starts, said_of_them = start_structures(
         structures, protocol, species=handle.species, cutoff_A=handle.cutoff_A

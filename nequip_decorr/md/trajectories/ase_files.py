@@ -107,7 +107,8 @@ def _next_xyz(lines: Lines, count: int) -> Atoms | None:
     except Exception as error:
         raise UserError(
             f"expected extended XYZ that ase reads, got frame {count + 1} of "
-            f"{lines.path} ({type(error).__name__}: {one_line(error)}); cut it out"
+            f"{lines.path} ({type(error).__name__}: {one_line(error)}); remove this "
+            "frame"
         ) from error
     stamp = re.search(r"Timestep:\s*(\d+)", block[1])
     if stamp:

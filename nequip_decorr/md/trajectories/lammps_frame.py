@@ -172,7 +172,7 @@ def read_table(lines: Lines, header: Header) -> NDArray[Any]:
             raise CutOffError from error
         raise UserError(
             f"expected numbers in the columns of {lines.path}, got a line at step "
-            f"{header.step} that is damaged; cut this frame out"
+            f"{header.step} that is damaged; remove this frame"
         ) from error
 
 

@@ -102,8 +102,8 @@ def _structures(
         found.append(numbers.setdefault(key, len(numbers)))
     if len(numbers) == len(opened) > 1:
         note(
-            "first frames differ, so that each replica counts as a start structure "
-            "of its own; if several came from one, give --structures N"
+            "all first frames differ, so each replica counts as a separate start "
+            "structure; if several started from the same one, give --structures N"
         )
     return found
 

@@ -159,7 +159,7 @@ def not_tested(opened: Opened, criteria: Criteria) -> dict[str, str]:
     found: dict[str, str] = {}
     warm = criteria.runaway_sigma or criteria.max_temperature_K
     if warm and first.momenta is None and not (total or logged):
-        found["temperature"] = "no velocities in the trajectory, no log of LAMMPS"
+        found["temperature"] = "no velocities in the trajectory and no LAMMPS log"
     if criteria.max_atom_kinetic_eV and first.momenta is None:
         found["kinetic energy of single atoms"] = "no velocities in the trajectory"
     if criteria.max_force_eV_per_A and first.forces_eV_per_A is None:

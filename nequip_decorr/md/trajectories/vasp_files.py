@@ -105,8 +105,8 @@ def _xdatcar_positions(lines: Lines, n_atoms: int, count: int) -> Array:
         return np.loadtxt(block, usecols=(0, 1, 2), comments=None, ndmin=2)
     except ValueError as error:
         raise UserError(
-            f"expected {n_atoms} lines of numbers in each frame of {lines.path}, got "
-            f"others in frame {count + 1}; cut it out"
+            f"expected {n_atoms} lines of numbers in each frame of {lines.path}, but "
+            f"frame {count + 1} is damaged; remove that frame"
         ) from error
 
 
