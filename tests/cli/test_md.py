@@ -186,8 +186,8 @@ def test_a_run_is_judged_again_beside_it(ran, capsys):
     assert "<html" in (ran / f"{name}.html").read_text()
     assert (ran / "result.json").read_bytes() == own
     out = capsys.readouterr().out
-    assert "criteria.max_displacement_A: 0.001, in the run 0.5" in out
-    assert "explosion: 2 of 2, in the run 0" in out
+    assert "criteria.max_displacement_A: 0.001 (was 0.5 in the run)" in out
+    assert "explosion: 2 of 2 (was 0 in the run)" in out
     assert f"{name}.json" in out
 
 

@@ -96,6 +96,23 @@ def test_two_processes_have_the_relative_coefficient_of_one(tmp_path: Path) -> N
     assert min(others) > 0
 
 
+def test_two_processes_have_the_target_coefficient_of_one(tmp_path: Path) -> None:
+    flags = (
+        "+nequip_decorr=target",
+        "nequip_decorr.schedule.rate=0.2",
+        "nequip_decorr.sample.edges=null",
+        "training_module._target_=nequip.train.NequIPLightningModule",
+        *("data.split_dataset.train=16", "data.split_dataset.test=10"),
+        "+trainer.strategy=ddp",
+    )
+    one = one_process(tmp_path / "one", *flags)
+    two = two_processes(tmp_path / "two", *flags)
+    compare(one, two)
+    column = "loss_coeff/edge_correlation"
+    assert len(set(one.column(column))) == 8
+    assert two.column(column) == pytest.approx(one.column(column), rel=TOLERANCE)
+
+
 def test_losses_by_type_have_the_relative_coefficient_of_one(tmp_path: Path) -> None:
     """NequIP does not reduce their values over ranks; all frames have one formula."""
     flags = (

@@ -35,7 +35,7 @@ def composed(folder: Path, *overrides: str) -> Composed:
 def test_averaged_weights_that_nequip_could_not_load(
     tmp_path: Path, overrides: list[str]
 ) -> None:
-    with pytest.raises(UserError, match="save_on_train_epoch_end: true"):
+    with pytest.raises(UserError, match="save_on_train_epoch_end to true"):
         check_checkpoints(composed(tmp_path, *overrides))
 
 

@@ -3,9 +3,11 @@
 import copy
 
 import pytest
+import torch
 from lightning import Trainer
 
-from nequip_decorr import EdgeDecorrelation
+from nequip_decorr import EdgeCorrelation, EdgeDecorrelation
+from nequip_decorr.correlation.sampled import SampledCorrelation
 from tests.support.trainings import coefficients
 
 
@@ -25,6 +27,37 @@ def test_the_same_callback_with_another_module(built, monitor):
         assert ("edge_correlation" in module.val_metrics[0]) is monitor
         callback.term.enter(0.5)
         assert coefficients(module.loss)["edge_correlation"] == 0.5
+
+
+def test_the_options_reach_the_term_and_the_monitor(module):
+    penalty = {"kind": "abs", "floor": 0.1}
+    sample = {"edges": 50, "channels": 3, "seed": 5}
+    callback = EdgeDecorrelation(
+        schedule={"coeff": 0.5}, sample=sample, penalty=penalty, layer_weights=[1, 2, 3]
+    )
+    set_up(callback, module)
+    generator = torch.Generator().manual_seed(0)
+    preds = {"edge_features": torch.randn(400, 12, generator=generator) ** 3}
+    same = {"layer_weights": [1, 2, 3], "penalty": "abs", "variance_floor": 0.1}
+    drawn = {"max_edges": 50, "max_channels": 3, "seed": 5}
+    expected = SampledCorrelation("edge_features", 4, **same, **drawn)
+    term, monitor = callback.term.metric, module.val_metrics[0]["edge_correlation"]
+    for metric in (term, expected):
+        metric.step = 7
+    assert term(preds, {}) == expected(preds, {})
+    assert monitor(preds, {}) == EdgeCorrelation("edge_features", 4, **same)(preds, {})
+    # and each of them matters
+    for change in (
+        {"penalty": "square"},
+        {"variance_floor": 1e-4},
+        {"max_edges": 60},
+        {"max_channels": 2},
+        {"seed": 6},
+        {"layer_weights": None},
+    ):
+        other = SampledCorrelation("edge_features", 4, **{**same, **drawn, **change})
+        other.step = 7
+        assert other(preds, {}) != expected(preds, {}), change
 
 
 def test_another_callback_with_the_same_module(module):

@@ -127,5 +127,5 @@ def _line(replica: Replica, event: Event) -> str:
     )
     if event.half_step_cause is not None:
         again = event.half_step_cause
-        line += f"; at half the step {'it survives' if again == 'none' else again}"
+        line += f"; at half the time step {'it survives' if again == 'none' else again}"
     return line + "]"

@@ -189,7 +189,7 @@ def test_what_is_refused(tmp_path, for_lammps, hfo2):
     assert "got none.nequip.pt2, which does not exist" in line
     (tmp_path / "broken.nequip.pt2").write_bytes(b"PK no zip")
     line = one_line(tmp_path, "broken.nequip.pt2", hfo2, *SHORT, *write)
-    assert "a model of nequip-compile, got broken.nequip.pt2" in line
+    assert "a model written by nequip-compile, got broken.nequip.pt2" in line
     helium = tmp_path / "he.xyz"
     ase.io.write(helium, ase.Atoms("He"))
     line = one_line(tmp_path, for_lammps, helium, *SHORT, *write)

@@ -80,7 +80,7 @@ def test_interrupt_and_resume(tmp_path, checkpoint, hfo2, whole):
     assert process.exitcode == 130
     told = log.read_text()
     assert "interrupted; rerun the same command to resume" in told
-    assert "(not complete)" in told
+    assert "(incomplete)" in told
     partial = results.load(run / "result.json")
     assert not partial.complete
     assert partial.replicas[-1].censored_by == "interrupt"

@@ -158,7 +158,7 @@ def test_a_task_that_fails_is_kept_and_tried_again(tmp_path):
         (("no.yaml",), "expected a study in YAML"),
         (("status", "nowhere"), "folder of a study"),
         (("a", "b"), "STUDY.yaml"),
-        (("status", "x", "--retry"), "without options"),
+        (("status", "x", "--retry"), "takes no options; leave out"),
     ],
 )
 def test_refused_in_one_line(tmp_path, monkeypatch, capsys, arguments, said):

@@ -225,7 +225,7 @@ def test_a_broken_model_ends_the_run():
 
     jobs = [job(index, atoms, how) for index in range(3)]
     seen = Recorder(20)
-    with pytest.raises(ModelBrokenError, match=r"worked before .*the card fell off"):
+    with pytest.raises(ModelBrokenError, match=r"handled before .*the card fell off"):
         run(Springs(atoms.positions, broken), how, jobs, seen)
     assert not seen.faults
 

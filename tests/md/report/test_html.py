@@ -61,7 +61,7 @@ def test_a_real_result_with_fidelity_follows_the_schema(real, schema, tmp_path):
     assert data["fidelity"]["temperature"]
     assert data["fidelity"]["distributions"]
     text = page_of(load(folder / "result.json"), folder).text
-    assert "Fidelity of the stable part" in text
+    assert "Accuracy of the stable part" in text
     assert "Cu-Cu" in text
     assert "against reference.extxyz" in text
 

@@ -134,7 +134,7 @@ def test_events_come_by_time_with_kind_and_cause():
         ("0.2000", "unphysical", "overlap", OVERLAP.message),
         ("0.9000", "explosion", "runaway", RUNAWAY.message),
     ]
-    assert "at half the step it survives" in text
+    assert "at half the time step it survives" in text
 
 
 def test_a_note_is_printed_once():

@@ -59,6 +59,6 @@ def test_what_was_seen_before_a_result_is_not_judged_as_its_own(tmp_path):
     later = replace(old.replicas[1], time_ps=0.05)
     now = replace(old, replicas=(old.replicas[0], later))
     with pytest.raises(
-        UserError, match=r"saw up to 0\.05 ps, got it up to step 13: the"
+        UserError, match=r"end at step 13, before its 0\.05 ps: the run"
     ):
         rejudge(now, tmp_path / "result.json", limits)

@@ -111,7 +111,7 @@ def test_a_broken_model_is_no_event(tmp_path):
 
 
 def test_a_model_that_cannot_start_is_told_of(tmp_path):
-    with pytest.raises(RunStoppedError, match="raises on a start structure"):
+    with pytest.raises(RunStoppedError, match="raises an exception on a start struct"):
         run_stability(Beyond(-1.0, "raise"), flyer(), SHORT, output=tmp_path)
 
 

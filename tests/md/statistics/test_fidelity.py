@@ -171,7 +171,7 @@ def test_a_table_of_a_part_is_said(recorded, tmp_path):
     found = measure_fidelity(result, folder, table)
     assert found["notes"] == [
         "Cl32Na32 at 1800 K, Cl-Na: the reference covers 12 of 120 bins (from 0.025 to "
-        "0.575 A), the error is of these alone"
+        "0.575 A), so the error covers only these"
     ]
     table.write_text("r_A,Na-Cl\n0,0\n6,0\n")
     assert measure_fidelity(result, folder, table)["notes"] == []
