@@ -1,8 +1,4 @@
-"""Runs one task of a study: its command, its log and its record.
-
-``python -m nequip_decorr.study.task FOLDER KEY`` runs a task by hand, as an executor
-does.
-"""
+"""Runs one task of a study: its command, its log and its record."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +66,7 @@ class TaskRun:
         return DelayedSubmission(TaskRun(self.folder, self.key, self.patience_s))
 
 
-def run_task(study: StudyFolder, key: str, ending: Ending | None = None) -> None:
+def run_task(study: StudyFolder, key: str, ending: Ending) -> None:
     """Run a task and write its record; does nothing if it has one.
 
     Waits for any process that runs the same task. If this process is killed, the
@@ -101,7 +96,7 @@ def run_task(study: StudyFolder, key: str, ending: Ending | None = None) -> None
             }
         else:
             ended = _run(study, task, registered.cwd, lock, ending)
-        if ended["status"] != "done" and ending is not None and ending.comes():
+        if ended["status"] != "done" and ending.comes():
             raise InterruptedError(f"{key} was interrupted")
         study.end(key, attempts)
         study.store.write(
@@ -134,7 +129,7 @@ def _run(
     task: Task,
     cwd: str,
     lock: FileLock,
-    ending: Ending | None,
+    ending: Ending,
 ) -> dict[str, Any]:
     folder, log = study.path / task.folder, study.log(task.key)
     cache = study.path / "cache" / task.key
@@ -149,10 +144,10 @@ def _run(
             cwd=cwd,
             env=environment(cache),
             lock=lock,
-            ending=ending or Ending(),
+            ending=ending,
         )
-        ended = ending is not None and ending.told
-        if code == 0 and task.stage == "train" and (ended or _early(log, logged)):
+        early = ending.told or _early(log, logged)
+        if code == 0 and task.stage == "train" and early:
             code = -signal.SIGTERM
         if code == 0:
             found = stages.harvest(task.stage, folder, task.test_sets)
@@ -227,19 +222,3 @@ def tail(log: Path) -> list[str]:
     if not lines[-1]:
         lines.pop()
     return lines[-TAIL:]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one task; returns the exit status."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if len(given) != 2:
-        sys.stderr.write("usage: python -m nequip_decorr.study.task FOLDER KEY\n")
-        return 2
-    study = StudyFolder(given[0])
-    run_task(study, given[1])
-    record = study.record(given[1])
-    return 0 if record is not None and record["status"] == "done" else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,12 +3,13 @@
 import argparse
 from pathlib import Path
 
+import ase.io
 import pytest
 
 from nequip_decorr import UserError
 from nequip_decorr.cli import judge
 from nequip_decorr.cli.main import main
-from nequip_decorr.md import Protocol, preset
+from nequip_decorr.md import Protocol, preset, results
 from tests.support import trajectories as made
 
 
@@ -43,6 +44,46 @@ def test_atom_types():
         judge.parse_atom_types(["1=O", "Hf"])
     with pytest.raises(UserError, match="got 1 as O and as Hf"):
         judge.parse_atom_types(["1=O", "1=Hf"])
+
+
+def test_what_the_files_do_not_say_is_an_option(tmp_path, monkeypatch, capsys):
+    """A dump in real units, of types without elements, and no log."""
+    monkeypatch.chdir(tmp_path)
+    start = made.oxide()
+    ase.io.write("start.extxyz", start)
+    for name in ("r0", "r1"):
+        frames = made.script(start)
+        made.give(frames, temperature_K=300.0, forces=False)
+        Path("runs", name).mkdir(parents=True)
+        path = Path("runs", name, "dump.lammpstrj")
+        made.write_dump(path, frames, units="real", labels="type")
+    flags = ["--units", "real", "--atom-types", "1=Hf", "2=O", "--start",
+             "start.extxyz", "--structures", "1", "--temperature", "300",
+             "--timestep-fs", "1"]  # fmt: skip
+    assert main(["judge", "runs", *flags, "--out", "out"]) == 0
+    found = results.load("out/result.json")
+    assert [r.formula for r in found.replicas] == ["Hf32O32"] * 2
+    assert [r.structure for r in found.replicas] == [0, 0]
+    # velocities in A/fs: in other units it would be a million times as hot
+    assert not any(r.first for r in found.replicas)
+    ase.io.write("other.extxyz", start[::-1])
+    others = [name.replace("start.", "other.") for name in flags]
+    capsys.readouterr()
+    assert main(["judge", "runs", *others, "--out", "other"]) == 2
+    assert "in the same order in --start" in capsys.readouterr().err
+    ase.io.write("two.extxyz", [start, start])
+    flags[flags.index("start.extxyz")] = "two.extxyz"
+    assert main(["judge", "runs", *flags, "--out", "other"]) == 2
+    assert "got 2 in two.extxyz; pick one: two.extxyz@0" in capsys.readouterr().err
+
+
+def test_steps_between_frames_are_an_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames = made.script(made.oxide(), 11)
+    ase.io.write("run.traj", frames)
+    given = ["--temperature", "300", "--timestep-fs", "2"]
+    assert main(["judge", "run.traj", *given, "--frame-interval-steps", "5"]) == 0
+    assert results.load("run-judged/result.json").horizon_ps == pytest.approx(0.1)
 
 
 def test_results_of_other_trajectories_are_not_overwritten(tmp_path, monkeypatch):

@@ -76,6 +76,16 @@ def test_an_interrupt_anywhere_is_one_line(md, monkeypatch, capsys, where):
     assert capsys.readouterr().err == "nequip-decorr: interrupted\n"
 
 
+def test_without_matplotlib_there_is_no_report(md, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("nequip_decorr.plotting.find_spec", lambda name: None)
+    assert md(springs()) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("nequip-decorr md: no report: ")
+    assert "pip install" in error
+    assert (tmp_path / "run" / "result.json").is_file()
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
 # --- the reference -------------------------------------------------------------------
 
 
@@ -148,6 +158,17 @@ def test_what_ends_a_replica_is_an_option(tmp_path):
     assert parsed("--protocol", str(path), "--until", "first").until == "first"
 
 
+def test_settings_are_options():
+    found = parsed("--ensemble", "ramp", "--ramp-to", "900", "--horizon-ps", "3",
+                   "--friction-per-fs", "0.02")  # fmt: skip
+    assert (found.ensemble, found.ramp_end_temperature_K) == ("ramp", 900)
+    assert (found.horizon_ps, found.friction_per_fs) == (3, 0.02)
+    found = parsed("--timestep-fs", "0.5", "--replicas", "3", "--seed", "7")
+    assert (found.timestep_fs, found.replicas, found.seed) == (0.5, 3, 7)
+    assert parsed("--keep-velocities", "--drop-constraints").keep_velocities
+    assert parsed("--keep-velocities", "--drop-constraints").drop_constraints
+
+
 def test_limits_are_those_of_the_temperature_that_is_given():
     """Not of the 300 K of a protocol that says nothing else."""
     given = ("--temperature", "100", "--criteria", "max_temperature_K=250")
@@ -191,7 +212,7 @@ def test_a_run_is_judged_again_beside_it(ran, capsys):
     assert f"{name}.json" in out
 
 
-def test_a_run_is_judged_again_into_a_folder_that_compare_takes(ran, tmp_path):
+def test_a_run_is_judged_again_into_a_folder_that_compare_takes(ran, tmp_path, capsys):
     out = tmp_path / "narrow"
     arguments = ("--rejudge", "--criteria", "max_temperature_K=310", "--out", out)
     assert again(ran, *arguments) == 0
@@ -202,21 +223,25 @@ def test_a_run_is_judged_again_into_a_folder_that_compare_takes(ran, tmp_path):
     # again over its own, but never over a run
     assert again(ran, *arguments) == 0
     assert again(ran, *arguments[:-1], ran) == 2
+    (tmp_path / "file").touch()
+    capsys.readouterr()
+    assert again(ran, *arguments[:-1], tmp_path / "file" / "out") == 2
+    assert "cannot create the folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "no option that describes a run, got none"),
+        ((), "takes no options that describe a run (given: no --criteria)"),
         (("--criteria", "isolation_ratio=2"), "isolation_ratio as in the run"),
         (("--criteria", "max_force=2"), "did you mean 'max_force_eV_per_A'"),
         (("--criteria", "max_force_eV_per_A"), "expected NAME=NUMBER or NAME=null"),
         (("--criteria", "max_force_eV_per_A=big"), "expected NAME=NUMBER"),
         (
             ("--criteria", "max_force_eV_per_A=2", "--temperature", "300"),
-            "got --temperature; use",
+            "(given: --temperature); use",
         ),
-        (("--criteria", "max_force_eV_per_A=2", "--half-step"), "got --half-step"),
+        (("--criteria", "max_force_eV_per_A=2", "--half-step"), "(given: --half-step)"),
     ],
 )
 def test_what_cannot_be_judged_again_is_refused(ran, capsys, arguments, message):

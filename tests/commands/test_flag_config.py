@@ -191,10 +191,6 @@ def test_a_term_in_the_list_and_the_flag(tmp_path: Path) -> None:
             ["+nequip_decorr=cosine", "+nequip_decorr.covff=1"],
             "`nequip_decorr`: unknown option `covff`; did you mean `schedule.coeff`?",
         ),
-        (
-            [*TENSORS, "nequip_decorr_tensors.features=tensors"],
-            "two decorrelation terms are called 'edge_correlation'; set another `name`",
-        ),
         (["+nequip_decorr@decorr=cosine"], "got them at `decorr`; choose it as"),
         (["+nequip_decorr@_global_=cosine"], "got them at `_global_`; choose it as"),
         (
@@ -204,7 +200,7 @@ def test_a_term_in_the_list_and_the_flag(tmp_path: Path) -> None:
         ),
         (["+trainer.decorr={coeff: 1}"], "unexpected keyword argument 'decorr'"),
     ],
-    ids=["misspelt", "namesakes", "elsewhere", "global", "no-group", "old"],
+    ids=["misspelt", "elsewhere", "global", "no-group", "old"],
 )
 def test_what_would_have_no_effect_is_refused(
     overrides: list[str], message: str, tmp_path: Path

@@ -301,6 +301,17 @@ def test_a_longer_training_says_that_the_schedule_is_stretched(
     assert rest.column(COEFFICIENT)[0] == pytest.approx(3.0 * 0.75)
 
 
+def test_fractions_of_a_longer_training_are_stretched(tmp_path: Path) -> None:
+    flags = ("+nequip_decorr=cosine", "nequip_decorr.schedule.unit=fraction")
+    flags = (*flags, "nequip_decorr.schedule.stop=1.0", "trainer.max_epochs=2")
+    first = train(tmp_path / "first", *flags)
+    checkpoint = f"++ckpt_path={first.folder / 'last.ckpt'}"
+    rest = train(tmp_path / "rest", *flags, "trainer.max_epochs=3", checkpoint)
+    assert "settings changed: schedule.epochs 2.0 -> 3.0" in rest.output
+    # two thirds of the way along half a cosine from 3
+    assert rest.column(COEFFICIENT)[0] == pytest.approx(3.0 * 0.25)
+
+
 def test_a_decorrelated_training_can_end_without_the_package(
     started: dict[str, Run], tmp_path: Path
 ) -> None:

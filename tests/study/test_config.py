@@ -82,11 +82,11 @@ def test_executors(base):
         ({"config": "other.yaml"}, "which does not exist"),
         ({"variants": {}}, "at least one variant"),
         ({"variants": {"a b": []}}, "rename"),
-        ({"variants": {"none": "lr=1"}}, "list"),
+        ({"variants": {"none": "lr=1"}}, "list of strings for `variants.none`"),
         ({"md": {"hot": {**MD, "horizon": 1}}}, "horizon_ps"),
         ({"md": {"hot": {**MD, "horizon_ps": -1}}}, "md.hot"),
         ({"md": {"hot": {**MD, "engine": "lammps"}}}, "torchsim"),
-        ({"md": {"hot": {"temperatures_K": [300]}}}, "structures"),
+        ({"md": {"hot": {"temperatures_K": [300]}}}, "hot.structures`, got None"),
         ({"executor": "slrum"}, "did you mean 'slurm'"),
         ({"executor": {"slurm": {"partitoin": "x"}}}, "did you mean 'partition'"),
         ({"executor": {"slurm": {"partition": "gpu"}}}, "time_min"),
@@ -116,12 +116,20 @@ def test_needed(base, missing):
         study_of(data, base)
 
 
-@pytest.mark.parametrize("text", ["- 1", "a: [", None], ids=["list", "broken", "none"])
-def test_not_a_study(base, text):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- 1", r"a mapping \(NAME: VALUE\) for a study in .*, got \[1\]"),
+        ("a: [", "expected a study in YAML"),
+        (None, r"expected a study in YAML, got .*No such file"),
+    ],
+    ids=["list", "broken", "none"],
+)
+def test_not_a_study(base, text, said):
     path = base / "study.yaml"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=said):
         read_study(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import pairwise
 
 import ase.io
 import hydra
@@ -14,6 +15,7 @@ from nequip_decorr.study.config import study_of
 from nequip_decorr.study.folder import StudyFolder
 from nequip_decorr.study.plan import make_plan
 from nequip_decorr.study.questions import questions
+from nequip_decorr.study.stages import CHECKPOINT
 from tests.support.commands import DATA, config_with
 
 LR = "training_module.optimizer.lr"
@@ -183,20 +185,26 @@ def test_any_variant(base):
     ("changes", "said"),
     [
         ({"variants": {"a": [], "b": [f"{LR}=0.01"]}}, "are the same training"),
-        ({"variants": {"a": [f"{LR}=0.02", "trainer.max_epochs=2"]}}, "max_epochs=2"),
-        ({"variants": {"a": [f"{LR}=0.02", "cutoff_radius=3.5"]}}, "cutoff_radius"),
+        (
+            {"variants": {"a": [f"{LR}=0.02", "trainer.max_epochs=2"]}},
+            "something .* got tra",
+        ),
+        (
+            {"variants": {"a": [f"{LR}=0.02", "cutoff_radius=3.5"]}},
+            "something .* got cut",
+        ),
         ({"variants": {"a": ["+x={y: 1, z: 2}", "x.y=1", f"{LR}=1"]}}, "got x.y=1"),
         ({"variants": {"a": ["training_module.optimiser.lr=1"]}}, "cannot compose"),
         ({"variants": {"a": ["a=b=["]}}, "cannot compose"),
         ({"variants": {"a": ["data.seed=3"]}}, "the study sets seeds and folders"),
         ({"variants": {"a": ["data.split_dataset.file_path=no.xyz"]}}, "no such file"),
-        ({"variants": {"a": ["+ckpt_path=last.ckpt"]}}, "ckpt_path"),
+        ({"variants": {"a": ["+ckpt_path=last.ckpt"]}}, "that start from scratch"),
         ({"variants": {"a": ["trainer.callbacks=[]"]}}, "ModelCheckpoint"),
-        ({"variants": {"a": ["training_module=null"]}}, "training_module"),
+        ({"variants": {"a": ["training_module=null"]}}, "with a section `training_mod"),
         ({"variants": {"a": ["+trainer.val_check_interval=0.5"]}}, "averaged"),
         ({"device": "cuda:99"}, "on this machine"),
-        ({"seed_keys": []}, "seed"),
-        ({"seed_keys": ["data.sede"]}, "sede"),
+        ({"seed_keys": []}, "a key called seed in"),
+        ({"seed_keys": ["data.sede"]}, "cannot compose"),
         ({"seed_keys": ["data.seed.0"]}, "cannot compose"),
         ({"seed_keys": ["trainer.callbacks.0.seed"]}, "cannot compose"),
         ({"test": {"broken": "mine.yaml"}}, "data that ase reads"),
@@ -210,6 +218,69 @@ def test_refused(base, changes, said):
     with pytest.raises(UserError, match=said) as error:
         plan(base, **changes)
     assert "\n" not in str(error.value)
+
+
+def test_test_files_need_a_data_module_that_takes_them(base):
+    module = data_module("ASEDataset", base / "all.extxyz", "train: 0.8, val: 0.2")
+    variants = {"a": ["~data", f"+data={module}"]}
+    with pytest.raises(UserError, match="`test:` with an ASEDataModule alone"):
+        plan(base, variants=variants, test={"ood": "start.extxyz"})
+
+
+def test_what_a_plan_may_name(base):
+    """Engines, references, test files and data for the correlation."""
+    hot = {"structures": "start.extxyz", "temperatures_K": [1200], "horizon_ps": 1}
+    found = plan(
+        base,
+        md={
+            "hot": {**hot, "engine": "torchsim", "reference": "all.extxyz"},
+            "cold": {**hot, "temperatures_K": [300]},
+        },
+        test={"ood": "start.extxyz", "all": "all.extxyz"},
+        inspect="start.extxyz",
+    )
+    by_key = {task.key: task for task in found.tasks}
+    assert [key.split(".")[1] for key in by_key if key.startswith("fast_1.")] == [
+        *("train", "test", "inspect"),
+        *("compile-torchsim", "compile", "md-hot", "md-cold"),
+    ]
+    hot, cold = by_key["fast_1.md-hot"], by_key["fast_1.md-cold"]
+    assert hot.needs == ("fast_1.train", "fast_1.compile-torchsim")
+    assert cold.needs == ("fast_1.train", "fast_1.compile")
+    reference = ("--reference", str(base / "all.extxyz"))
+    assert reference in list(pairwise(hot.command))
+    assert ("--engine", "torchsim") in list(pairwise(hot.command))
+    assert "--reference" not in cold.command
+    compiled = by_key["fast_1.compile-torchsim"].command
+    assert ("--target", "batch") in list(pairwise(compiled))
+    test = by_key["fast_1.test"]
+    assert test.test_sets == ("ood", "all", "split")
+    (files,) = (part for part in test.command if "test_file_path" in part)
+    assert files.index(str(base / "start.extxyz")) < files.index(
+        str(base / "all.extxyz")
+    )
+    assert str(base / "start.extxyz") in by_key["fast_1.inspect"].command
+
+
+def test_simulations_of_the_checkpoint(base):
+    found = plan(base, compile=False)
+    by_key = {task.key: task for task in found.tasks}
+    assert not any("compile" in key for key in by_key)
+    assert by_key["fast_1.md-hot"].needs == ("fast_1.train",)
+    assert CHECKPOINT in by_key["fast_1.md-hot"].command
+
+
+def test_few_seeds_and_mixed_compositions_are_told(base):
+    full, short = ase.io.read(DATA, 0), ase.io.read(DATA, 1)
+    full.calc = short.calc = None
+    del short[[atom.symbol == "O" for atom in short].index(True)]
+    ase.io.write(base / "start.extxyz", [full, short])
+    notes = plan(base, seeds=2).notes
+    assert any(note.startswith("2 seeds: no interval or verdict") for note in notes)
+    (mixed,) = (note for note in notes if "compositions" in note)
+    assert mixed.startswith("md.hot: its structures have 2 compositions but count as")
+    ase.io.write(base / "start.extxyz", [full])
+    assert not any("seeds" in n or "compositions" in n for n in plan(base).notes)
 
 
 @pytest.mark.parametrize("text", [b"a: [1", b"a: 1\na: 2", b"a: \xff"])

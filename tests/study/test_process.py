@@ -64,22 +64,31 @@ def test_a_task_that_ends_without_a_record_failed(folder):
 
 def test_a_command_keeps_its_lock(folder):
     """kill -9 of the process that runs a task: no second one beside its command."""
-    stop = folder.path / "stop"
-    script = f"until [ -e {stop} ]; do sleep 0.1; done; {LEFT}"
-    one = task(folder, script)
+    stop, said = folder.path / "stop", folder.path / "said"
+    wait = f"echo begins >> {said}; until [ -e {stop} ]; do sleep 0.1; done"
+    one = task(folder, f"{wait}; echo ends >> {said}; {LEFT}")
     registered(folder, one)
-    runs = [sys.executable, "-m", "nequip_decorr.study.task", str(folder.path), one.key]
-    first = subprocess.Popen(runs)
+    script = (
+        "import sys, pathlib; from nequip_decorr.study.task import TaskRun; "
+        "pathlib.Path(sys.argv[3]).touch(); TaskRun(*sys.argv[1:3])()"
+    )
+
+    def run(name):
+        command = [sys.executable, "-c", script, str(folder.path), one.key]
+        return subprocess.Popen([*command, str(folder.path / name)])
+
+    first = run("first")
     wait_for((folder.path / "a.count").exists)
     first.kill()
     first.wait()
     assert folder.is_running(one.key)
-    second = subprocess.Popen(runs)
-    time.sleep(3)
+    second = run("second")
+    wait_for((folder.path / "second").exists)
+    time.sleep(1)  # it would begin at once
     assert times_run(folder, "a") == 1
     stop.touch()
     assert second.wait(PATIENCE_S) == 0
-    assert times_run(folder, "a") == 2
+    assert said.read_text().split() == ["begins", "ends", "begins", "ends"]
     assert folder.record(one.key)["interrupted"] == 1
 
 

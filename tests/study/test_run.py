@@ -17,6 +17,7 @@ from nequip_decorr.study.executors import (
     make_runner,
 )
 from nequip_decorr.study.folder import StudyFolder
+from nequip_decorr.study.process import Ending
 from nequip_decorr.study.run import outlook, retry, run_tasks
 from nequip_decorr.study.stages import CHECKPOINT
 from nequip_decorr.study.status import by_stage, duration, time_left_s
@@ -79,10 +80,10 @@ def test_a_training_continued_after_a_failure_is_told(folder, left, resumed):
     script = f"cd {out}; touch {left}; exit 1"
     one = Task("train", "a", 1, ("sh", "-c", script), str(out))
     registered(folder, one)
-    run_task(folder, one.key)
+    run_task(folder, one.key, Ending())
     assert folder.record(one.key)["interrupted"] == 0
     folder.store.forget(one.key)
-    run_task(folder, one.key)
+    run_task(folder, one.key, Ending())
     assert folder.record(one.key)["interrupted"] == resumed
 
 
@@ -118,6 +119,20 @@ def test_a_copy_without_its_models(folder, debug):
     assert not (folder.path / "started").exists()
 
 
+def test_a_command_that_was_killed_failed(folder, debug):
+    one = task(folder, "kill -9 $$")
+    (record,) = run_tasks(folder, registered(folder, one), debug, quiet).values()
+    said = "the command was killed by SIGKILL (out of memory?)"
+    assert (record["status"], record["error"]) == ("failed", said)
+
+
+def test_a_machine_without_slurm(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    executor = Executor("slurm", slurm={"time": 10})
+    with pytest.raises(UserError, match=r"cannot use SLURM: .*; check that sbatch"):
+        make_runner(folder, executor)
+
+
 def test_a_missing_command_failed(folder, debug):
     one = Task("inspect", "a", 1, ("no-such-command",), str(folder.path / "m"))
     (record,) = run_tasks(folder, registered(folder, one), debug, quiet).values()
@@ -130,7 +145,7 @@ def test_data_that_changed_while_a_study_runs(folder, tmp_path):
     one = task(folder, LEFT)
     registered(folder, one, files={str(data): file_sha256(data)})
     data.write_text("22")
-    run_task(folder, one.key)
+    run_task(folder, one.key, Ending())
     assert f"{data} changed" in folder.record(one.key)["error"]
     assert not (folder.path / "a.count").exists()
 
@@ -160,18 +175,24 @@ def test_a_full_disk(folder, debug, monkeypatch):
 
 
 @pytest.mark.slow
-def test_processes_of_this_machine(folder):
+def test_processes_of_this_machine(folder, monkeypatch):
     """Two at a time, each with its part of the cores."""
-    both = f"touch {folder.path}/$0; until [ -e {folder.path}/$1 ]; do sleep 0.1; done"
-    tasks = [
-        task(
-            folder, f"f() {{ {both.replace('$0', a).replace('$1', b)}; }}; f; {LEFT}", a
-        )
-        for a, b in (("a", "b"), ("b", "a"))
-    ]
+    # what the runner sets is undone after the test
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("os.cpu_count", lambda: 7)
+
+    def waiting(mine, other):
+        """Each waits for the other, and gives up after minutes."""
+        wait = f"until [ -e {folder.path}/{other} ]; do sleep 0.1; done"
+        said = f"echo $OMP_NUM_THREADS > {folder.path}/{mine}"
+        return task(folder, f"{said}; timeout 300 sh -c '{wait}' && {LEFT}", mine)
+
+    tasks = [waiting("a", "b"), waiting("b", "a")]
     plan = registered(folder, *tasks)
     records = run_tasks(folder, plan, LocalRunner(folder, Executor(processes=2)), quiet)
     assert {r["status"] for r in records.values()} == {"done"}
+    assert [(folder.path / name).read_text() for name in "ab"] == ["3\n", "3\n"]
 
 
 def test_tasks_are_sorted_by_what_they_need(folder):

@@ -212,7 +212,6 @@ def test_what_a_user_expects_of_each_model():
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (gnn, {"features": "edge"}, "no edge features such as.*'edge_embedding'"),
         (gnn, {"features": "tensors"}, "`features: tensors` needs an Allegro model"),
         (allegro, {"features": "radial"}, "radial` needs a NequIP GNN.* no radial we"),
         (allegro, {"features": "messages"}, "`features: messages` needs a NequIP GNN"),

@@ -83,7 +83,7 @@ def test_interrupt_and_resume(tmp_path, checkpoint, hfo2, whole):
     assert "(incomplete)" in told
     partial = results.load(run / "result.json")
     assert not partial.complete
-    assert partial.replicas[-1].censored_by == "interrupt"
+    assert "interrupt" in {r.censored_by for r in partial.replicas}
     end = commands.run("nequip-decorr", arguments, tmp_path)
     assert end.status == 0, end.output
     # one goes on, unless the signal came right after one had ended

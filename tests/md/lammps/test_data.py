@@ -133,7 +133,6 @@ def test_lammps_starts_where_md_starts(tmp_path, name):
         assert found.get_volume() == pytest.approx(atoms.get_volume())
 
 
-@lammps_runs.needs_lammps
 def test_a_tilt_that_is_small_is_kept(tmp_path):
     """A ten-thousandth of the cell is no rounding error."""
     atoms = bulk("Cu", cubic=True).repeat(2)

@@ -78,12 +78,18 @@ def test_what_a_killed_command_has_left_is_replaced(tmp_path, write):
     assert not (folder.parent / "half").exists()
 
 
-@pytest.mark.parametrize("name", ["file", "file/runs"])
-def test_a_folder_that_cannot_be_made(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("file", "expected a new folder for LAMMPS runs"),
+        ("file/runs", "cannot write LAMMPS runs to"),
+    ],
+)
+def test_a_folder_that_cannot_be_made(tmp_path, name, said):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "model").write_text("")
     model = LammpsModel(tmp_path / "model", "allegro", {"Ar": "Ar"}, 8.5)
-    with pytest.raises(UserError, match="runs"):
+    with pytest.raises(UserError, match=said):
         write_runs(model, [argon()], SHORT, tmp_path / name)
     assert (tmp_path / "file").read_text() == "mine"
 
