@@ -20,3 +20,8 @@ def nearest_name(name: object, known: Iterable[str]) -> str:
 def one_line(error: BaseException, longest: int = 200) -> str:
     """What an exception says, on one line of at most ``longest`` characters."""
     return " ".join(str(error).split())[:longest] or "no message"
+
+
+def named(error: BaseException) -> str:
+    """The kind of an exception and what it says, on one line."""
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -12,6 +12,7 @@ from torch import nn
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.paths import check_file, split_index
+from nequip_decorr.wording import named
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -49,13 +50,13 @@ def load_feature_model(path: str | Path, device: str = "cpu") -> nn.Module:
     except Exception as error:
         raise UserError(
             f"expected a checkpoint (.ckpt) or package (.nequip.zip) that NequIP can "
-            f"load, got {path}: {_one_line(error)}"
+            f"load, got {path}: {named(error)}"
         ) from error
     try:
         model = model.eval().requires_grad_(False).to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"expected a device that torch can use, got '{device}': {_one_line(error)}"
+            f"expected a device that torch can use, got '{device}': {named(error)}"
         ) from error
     for module in model.modules():
         # Features need no forces; by attribute, since a package brings its own classes
@@ -95,13 +96,7 @@ def _read(path: str | Path, max_frames: int | None) -> Iterator[Atoms]:
     except Exception as error:
         raise UserError(
             f"expected a data file that ase reads (extxyz, traj, ...), got {path}: "
-            f"{_one_line(error)}"
+            f"{named(error)}"
         ) from error
     if empty:
         raise UserError(f"expected at least one frame in {path}, got none")
-
-
-def _one_line(error: Exception) -> str:
-    """First line of an error's message, or its kind where there is none."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

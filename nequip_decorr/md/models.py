@@ -12,7 +12,7 @@ from nequip_decorr.errors import UserError
 from nequip_decorr.md.files import file_sha256
 from nequip_decorr.paths import check_file
 from nequip_decorr.species import MAP_KEY, resolve_species_map, trained_species_map
-from nequip_decorr.wording import one_line
+from nequip_decorr.wording import named
 
 #: kind of a model file -> how its name ends
 KINDS = {
@@ -167,7 +167,7 @@ def load_model(
     except Exception as error:
         raise UserError(
             f"expected a NequIP {kind} that loads on {device} for this engine, got "
-            f"{path} ({type(error).__name__}: {one_line(error)}); {ADVICE[kind]}"
+            f"{path} ({named(error)}); {ADVICE[kind]}"
         ) from error
     species_map = resolve_species_map(
         type_names, chemical_species_to_atom_type_map, trained

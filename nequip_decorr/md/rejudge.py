@@ -21,6 +21,7 @@ from ase.data import covalent_radii
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
+from nequip_decorr.md.arrays import read_arrays
 from nequip_decorr.md.criteria.extremes import TRACED_RATIO, Extremes
 from nequip_decorr.md.criteria.heat import Heat
 from nequip_decorr.md.criteria.monitor import LARGEST, longest_ways
@@ -33,7 +34,6 @@ from nequip_decorr.md.criteria.violation import (
 )
 from nequip_decorr.md.criteria.warmth import warmth
 from nequip_decorr.md.protocol import Protocol, degrees_of_freedom
-from nequip_decorr.md.running.arrays import read_arrays
 from nequip_decorr.md.running.folder import extremes_path
 from nequip_decorr.md.running.replica import as_event
 

@@ -8,9 +8,7 @@ names: ps, fs, K, eV, Angstrom.
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from nequip_decorr.errors import UserError
+from nequip_decorr.md.arrays import read_arrays, write_arrays
 from nequip_decorr.md.files import write_atomic
-from nequip_decorr.wording import one_line
+from nequip_decorr.wording import named
 
 SCHEMA = "nequip_decorr.md/2"
 
@@ -224,19 +223,14 @@ def save_trace(trace: Trace, result_path: Path, index: int) -> None:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(exist_ok=True)
-    buffer = io.BytesIO()
-    series: dict[str, Any] = {k: np.array(v) for k, v in asdict(trace).items()}
-    np.savez_compressed(buffer, allow_pickle=False, **series)
-    write_atomic(path, buffer.getvalue())
+    series = {name: np.array(values) for name, values in asdict(trace).items()}
+    write_arrays(path, series, final=True)
 
 
 def load_trace(path: Path) -> Trace:
     """Read a trace; empty if the file is missing or cannot be read."""
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            return Trace(**{name: tuple(file[name].tolist()) for name in file.files})
-    except (FileNotFoundError, zipfile.BadZipFile, ValueError, EOFError):
-        return Trace()
+    series = read_arrays(path) or {}
+    return Trace(**{name: tuple(values.tolist()) for name, values in series.items()})
 
 
 def replica_to_dict(replica: Replica, result_path: Path) -> dict[str, Any]:
@@ -317,7 +311,7 @@ def load(path: str | Path) -> RunResult:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"expected a whole result file of `nequip-decorr md`, got {path}, which is "
-            f"damaged ({type(error).__name__}: {one_line(error)}); copy it again or "
+            f"damaged ({named(error)}); copy it again or "
             "repeat the run"
         ) from error
 

@@ -17,7 +17,7 @@ from nequip_decorr.md.frames import Array
 from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.paths import check_file, split_index
 from nequip_decorr.species import OPTION
-from nequip_decorr.wording import one_line
+from nequip_decorr.wording import named
 
 #: How programs call velocities in extended XYZ; ase itself writes momenta.
 VELOCITY_COLUMNS = ("vel", "velo", "velocity", "velocities")
@@ -39,7 +39,7 @@ def read_structures(path: str | Path) -> list[Atoms]:
     except Exception as error:
         raise UserError(
             f"expected start structures that ase reads, got {path} "
-            f"({type(error).__name__}: {one_line(error)}); try `ase info {name}`"
+            f"({named(error)}); try `ase info {name}`"
         ) from error
     structures = found if isinstance(found, list) else [found]
     if not structures:

@@ -59,7 +59,7 @@ class Answer:
             all others. None with fewer than three seeds.
         verdict: one or two words.
         power: for each ratio, the probability that a study of this size detects it;
-            empty if the spread over seeds is unknown.
+            None if the spread over seeds is unknown.
         seeds_needed: to detect the observed effect with power 0.8; None if unknown or
             more than a thousand.
         events: replicas with the event in the variant and in the baseline (MD only).

@@ -12,7 +12,7 @@ from nequip_decorr.study.compose import Composed, Composer, checkpoint_callbacks
 from nequip_decorr.study.config import Simulation, Study
 from nequip_decorr.study.stages import ERRORS
 from nequip_decorr.study.tasks import Variant, test_names
-from nequip_decorr.wording import counted, nearest_name, one_line
+from nequip_decorr.wording import counted, named, nearest_name
 
 #: Key of a value; that of a section may be a group of configs as well.
 VALUE_KEY = re.compile(r"\w+(\.\w+)*")
@@ -145,8 +145,7 @@ def check_readable(paths: Sequence[Path], data_format: str | None = None) -> Non
             ase.io.read(path, 0, format=data_format)
         except Exception as error:
             raise UserError(
-                f"expected data that ase reads, got {path} "
-                f"({type(error).__name__}: {one_line(error)})"
+                f"expected data that ase reads, got {path} ({named(error)})"
             ) from error
 
 
@@ -249,11 +248,7 @@ def check_simulation(simulation: Simulation, composed: Composed) -> list[str]:
     """
     from nequip_decorr.md.statistics.drift import MIN_SAMPLES, samples_of
     from nequip_decorr.md.statistics.rdf import read_reference
-    from nequip_decorr.md.structures import (
-        check_structures,
-        prepare_structures,
-        read_structures,
-    )
+    from nequip_decorr.md.structures import start_structures
 
     protocol = simulation.protocol
     if simulation.is_drift and samples_of(protocol) < MIN_SAMPLES:
@@ -263,16 +258,11 @@ def check_simulation(simulation: Simulation, composed: Composed) -> list[str]:
             "or record more often (record_interval_steps)"
         )
     try:
-        starts, notes = prepare_structures(
-            read_structures(simulation.structures),
-            keep_velocities=protocol.keep_velocities,
-            drop_constraints=protocol.drop_constraints,
-        )
-        notes += check_structures(
-            starts,
+        starts, notes = start_structures(
+            simulation.structures,
+            protocol,
             species=composed.species,
             cutoff_A=composed.cutoff_A,
-            min_distance_ratio=protocol.criteria.min_distance_ratio,
         )
         if simulation.reference is not None:
             read_reference(simulation.reference)

@@ -24,6 +24,7 @@ from nequip_decorr.md.checks import (
 from nequip_decorr.md.files import read_yaml
 from nequip_decorr.md.presets import preset
 from nequip_decorr.md.protocol import Protocol
+from nequip_decorr.md.results import KINDS
 from nequip_decorr.paths import check_file, split_index, user_path
 from nequip_decorr.study.executor_options import Executor, read_executor
 from nequip_decorr.wording import nearest_name
@@ -33,9 +34,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 #: For compilation and MD.
 DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
-
-#: Kinds of event of a simulation that a question can be about.
-EVENTS = ("unphysical", "explosion")
 
 #: Keys of a simulation beside those of :class:`~nequip_decorr.md.Protocol`.
 SIMULATION_KEYS = ("structures", "reference", "preset", "engine")
@@ -291,7 +289,7 @@ def _primary(study: Study, value: object) -> Primary | None:
     if value is None:
         if not others or not conditions:
             return None
-        return Primary(others[0], condition=conditions[0], event=EVENTS[0])
+        return Primary(others[0], condition=conditions[0], event=KINDS[0])
     data = check_mapping("primary", value)
     check_keys("primary question", data, names_of(Primary))
     found = Primary(**{"variant": others[0] if others else "", **data})
@@ -306,10 +304,10 @@ def _primary(study: Study, value: object) -> Primary | None:
     found = replace(
         found,
         condition=found.condition or next(iter(conditions), None),
-        event=found.event or EVENTS[0],
+        event=found.event or KINDS[0],
     )
     _check_choice("primary.condition", found.condition, conditions)
-    _check_choice("primary.event", found.event, EVENTS)
+    _check_choice("primary.event", found.event, KINDS)
     return found
 
 

@@ -11,6 +11,8 @@
     logs/KEY.log     its output
     attempts/KEY.json when it was started
     locks/KEY.lock   held while it runs, by the command itself
+    study.lock       held by the command that runs the study
+    jobs/, cache/    of the executor, and of compilers while they run
 
 ``plan.json`` and ``records.jsonl`` are all that a report needs. They have no paths of
 the machine in them, so that a study can be copied, moved and archived.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nequip_decorr.md.results import KINDS
@@ -83,10 +83,7 @@ def secondary(study: Study) -> Iterator[Question]:
             for condition in simulation.conditions:
                 for kind in KINDS:
                     found = Question(variant, "time", condition, kind)
-                    if first is None or asdict(first) != {
-                        **asdict(found),
-                        "primary": True,
-                    }:
+                    if replace(found, primary=True) != first:
                         yield found
         for quantity in ALONE:
             yield Question(variant, quantity)

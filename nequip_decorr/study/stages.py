@@ -286,7 +286,7 @@ def _events(replica: Any) -> Iterator[tuple[str, Any]]:
         yield (
             kind,
             {
-                "time_ps": time_ps if math.isfinite(time_ps) else None,
+                "time_ps": time_ps,
                 "happened": happened,
                 "cause": None if event is None else event.cause,
             },

@@ -8,7 +8,8 @@ seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,18 +183,8 @@ def seeds_for_power(log_ratio: float, spread: float) -> int | None:
 
     None if it is more than :data:`MOST_SEEDS`.
     """
-
-    def enough(seeds: int) -> bool:
-        return power(log_ratio, spread, seeds) >= POWER
-
-    return _first(enough, MIN_UNITS, MOST_SEEDS)
-
-
-def _first(holds: Callable[[int], bool], low: int, high: int) -> int | None:
-    """Smallest number that meets a condition which all larger numbers meet as well."""
-    if not holds(high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle + 1, high)
-    return low
+    numbers = range(MOST_SEEDS + 1)
+    found = bisect_left(
+        numbers, POWER, lo=MIN_UNITS, key=lambda n: power(log_ratio, spread, n)
+    )
+    return found if found in numbers else None

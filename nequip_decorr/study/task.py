@@ -21,7 +21,7 @@ from nequip_decorr.study.folder import StudyFolder
 from nequip_decorr.study.machine import machine
 from nequip_decorr.study.process import Ending, execute, in_words, stop, told
 from nequip_decorr.study.tasks import Task, key_of
-from nequip_decorr.wording import one_line
+from nequip_decorr.wording import named
 
 #: Lines of a log that are kept of a task that failed.
 TAIL = 20
@@ -158,7 +158,7 @@ def _run(
     except (UserError, OSError) as problem:
         error = str(problem)
     except Exception as problem:  # e.g. of torch.load, on a damaged checkpoint
-        error = f"{type(problem).__name__}: {one_line(problem)}"
+        error = named(problem)
     shutil.rmtree(cache, ignore_errors=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime

@@ -9,6 +9,7 @@ from typing import Any
 
 from nequip_decorr._validation import is_finite, plain
 from nequip_decorr.correlation.functional import PENALTIES, VARIANCE_FLOOR
+from nequip_decorr.correlation.sampled import MAX_CHANNELS, MAX_EDGES
 from nequip_decorr.errors import UserError
 from nequip_decorr.training.feedback import Target
 from nequip_decorr.training.fields import (
@@ -39,12 +40,12 @@ class Sample:
     """What is sampled from each training batch, and how often the term is applied."""
 
     edges: int | None = option(
-        1024,
+        MAX_EDGES,
         "edges to sample from each rank's batch, drawn anew at each step; with more "
         "edges, the cost of the term does not grow. null: all",
     )
     channels: int | None = option(
-        64, "channels to sample from each layer, likewise. null: all"
+        MAX_CHANNELS, "channels to sample from each layer, likewise. null: all"
     )
     every: int = option(
         1,

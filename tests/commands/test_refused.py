@@ -64,7 +64,7 @@ OWN_NAMES = {
         ),
         (
             ("+nequip_decorr=constant", "nequip_decorr.layer_weights=[0,0,1]"),
-            "one value in `layer_weights` for each of the 2 layers, got 3",
+            "expected one value in `layer_weights` for each of the 2 layers, got 3",
         ),
     ],
 )

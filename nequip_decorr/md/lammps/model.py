@@ -12,7 +12,7 @@ from nequip_decorr.errors import UserError
 from nequip_decorr.md.models import model_kind
 from nequip_decorr.paths import check_file
 from nequip_decorr.species import resolve_species_map
-from nequip_decorr.wording import one_line
+from nequip_decorr.wording import named
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def read_model(
     except (zipfile.BadZipFile, KeyError, ValueError, StopIteration) as error:
         raise UserError(
             f"expected a model written by nequip-compile, got {path} "
-            f"({type(error).__name__}: {one_line(error)}); compile it again"
+            f"({named(error)}); compile it again"
         ) from error
     if pair_style is None:
         raise UserError(

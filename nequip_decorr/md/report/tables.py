@@ -12,12 +12,12 @@ class Table:
 
     Attributes:
         columns: titles; empty for a table whose first column names the rows.
-        rows: cells; None leaves one empty.
+        rows: cells.
         long: indices of columns whose text may wrap.
     """
 
     columns: tuple[str, ...]
-    rows: Sequence[Sequence[str | None]]
+    rows: Sequence[Sequence[str]]
     long: tuple[int, ...] = ()
 
 

@@ -38,11 +38,11 @@ from filelock import FileLock, Timeout
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
+from nequip_decorr.md.arrays import read_arrays, write_arrays
 from nequip_decorr.md.dynamics.contract import MDState
 from nequip_decorr.md.files import append, write_atomic
 from nequip_decorr.md.frames import Array
 from nequip_decorr.md.nested import flat
-from nequip_decorr.md.running.arrays import read_arrays, write_arrays
 from nequip_decorr.md.running.series import Series
 
 #: Fingerprints closer than this belong to one model: in single precision, and on a

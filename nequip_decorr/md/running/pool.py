@@ -22,7 +22,7 @@ from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.running.batch import Stop, Work, run_replicas
 from nequip_decorr.md.running.folder import RunFolder
 from nequip_decorr.md.running.replica import Plan
-from nequip_decorr.wording import one_line
+from nequip_decorr.wording import named
 
 #: How often the parent checks for signals, s.
 POLL_EVERY_S = 0.2
@@ -158,9 +158,8 @@ def _start(
         # what an initializer raises never reaches the parent
         _work = Stop(
             "model_broken",
-            f"a worker process cannot open the model ({type(error).__name__}: "
-            f"{one_line(error)}); fix this or use fewer processes, and run the same "
-            "command again",
+            f"a worker process cannot open the model ({named(error)}); fix this or "
+            "use fewer processes, and run the same command again",
         )
         return
     use_threads(threads())

@@ -20,7 +20,7 @@ from nequip_decorr.md.frames import Array, Frame
 from nequip_decorr.md.protocol import Protocol, conserves_momentum, degrees_of_freedom
 from nequip_decorr.md.running.folder import RunFolder, frame_text
 from nequip_decorr.md.structures import kept_momenta, start_momenta, structure_hash
-from nequip_decorr.wording import one_line
+from nequip_decorr.wording import named
 
 #: Repeats an event from its last good frame; True: the geometry was past judging.
 Again = Callable[[results.Event, Frame, bool], results.Event]
@@ -143,7 +143,7 @@ class ReplicaRun:
 
     def fault(self, step: int, error: Exception) -> None:
         """See :class:`nequip_decorr.md.dynamics.contract.Observer`."""
-        line = f"the model raises {type(error).__name__}: {one_line(error)}"
+        line = f"the model raises {named(error)}"
         self._end(step, Violation("exception", line))
 
     def save(self, state: MDState) -> None:

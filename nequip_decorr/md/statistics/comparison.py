@@ -105,8 +105,6 @@ def compare_runs(
     first: RunResult,
     second: RunResult,
     names: tuple[str, str] = ("A", "B"),
-    *,
-    seed: int = 0,
 ) -> Comparison:
     """Compare two runs of the same protocol on the replicas that both contain.
 
@@ -114,7 +112,6 @@ def compare_runs(
         first: a run; a time ratio above one means that it is more stable.
         second: another run.
         names: names of both runs, for messages and verdict.
-        seed: seed of the bootstrap of the scores.
 
     Raises:
         UserError: the runs cannot be paired, see
@@ -122,10 +119,7 @@ def compare_runs(
     """
     pairs = pair_replicas(first, second, names)
     horizon, step = first.horizon_ps, first.timestep_fs / 1000
-    kinds = {
-        kind: compare_kind(pairs, kind, names, horizon, step, seed=seed)
-        for kind in KINDS
-    }
+    kinds = {kind: compare_kind(pairs, kind, names, horizon, step) for kind in KINDS}
     longer = {
         kind: found.longer
         for kind, found in kinds.items()
@@ -151,8 +145,6 @@ def compare_kind(
     names: tuple[str, str],
     horizon_ps: float,
     step_ps: float,
-    *,
-    seed: int = 0,
 ) -> KindComparison:
     """Compare paired replicas for one kind of event.
 
@@ -174,14 +166,13 @@ def compare_kind(
     if sum(ended) and (kind == "explosion" or wider):
         said = _not_followed(failures, ended, names, wider)
         return KindComparison(kind, failures, ended, None, {}, None, said, ())
-    overall = measure_effect(pairs, kind, horizon_ps, step_ps, seed=seed)
+    overall = measure_effect(pairs, kind, horizon_ps, step_ps)
     by_temperature = {
         kelvin: measure_effect(
             [pair for pair in pairs if pair[0].temperature_K == kelvin],
             kind,
             horizon_ps,
             step_ps,
-            seed=seed,
         )
         for kelvin in sorted({a.temperature_K for a, _ in pairs})
     }
@@ -235,7 +226,7 @@ def paired_times(
 
 
 def measure_effect(
-    pairs: Pairs, kind: str, horizon_ps: float, step_ps: float, *, seed: int = 0
+    pairs: Pairs, kind: str, horizon_ps: float, step_ps: float
 ) -> Effect:
     """Time ratio and score difference of paired replicas."""
     times = paired_times(pairs, kind, horizon_ps, step_ps)
@@ -247,7 +238,7 @@ def measure_effect(
         failures=(int(times.first.failed.sum()), int(times.second.failed.sum())),
         ratio=time_ratio(times),
         tau_ps=tau,
-        difference=score_difference(*times.sides, tau, clusters=clusters, seed=seed),
+        difference=score_difference(*times.sides, tau, clusters=clusters),
     )
 
 

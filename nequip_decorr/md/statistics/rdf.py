@@ -16,7 +16,7 @@ from scipy.spatial.distance import pdist
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.frames import Array
 from nequip_decorr.paths import check_file, split_index
-from nequip_decorr.wording import one_line
+from nequip_decorr.wording import named
 
 R_MAX_A = 6.0
 BIN_A = 0.05
@@ -149,7 +149,7 @@ def read_reference(path: Path) -> PairDistributions | dict[str, Array]:
     except Exception as error:
         raise UserError(
             f"expected a reference trajectory that ase reads, or a table (.csv, .dat "
-            f"or .txt), got {path} ({type(error).__name__}: {one_line(error)}); try "
+            f"or .txt), got {path} ({named(error)}); try "
             f"`ase info {path}`"
         ) from error
     for atoms in frames:

@@ -123,8 +123,6 @@ def estimate_survival(
     replicas: Sequence[Replica],
     horizon_ps: float,
     kind: str,
-    *,
-    seed: int = 0,
 ) -> Survival:
     """Summarise replicas: score, S(tau), median, hazard, causes (see `Survival`).
 
@@ -132,7 +130,6 @@ def estimate_survival(
         replicas: replicas of one run, or of one of its temperatures.
         horizon_ps: time after which a survivor is censored, ps.
         kind: kind of event, one of :data:`nequip_decorr.md.results.KINDS`.
-        seed: seed of the bootstrap; the same seed gives the same interval.
 
     Raises:
         UserError: no replica, or a horizon or a time that is no finite number >= 0.
@@ -161,7 +158,7 @@ def estimate_survival(
         n_lost=int(early.sum()) - n_not_followed,
         horizon_ps=horizon_ps,
         tau_ps=tau,
-        score=score_interval(times, tau, clusters=clusters, seed=seed),
+        score=score_interval(times, tau, clusters=clusters),
         resampled=resampled,
         survival_at_tau=survival_interval(time, failed, tau),
         median_ps=median_time(time, failed),

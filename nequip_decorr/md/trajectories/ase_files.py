@@ -18,7 +18,7 @@ from nequip_decorr.md.frames import Array
 from nequip_decorr.md.structures import VELOCITY_COLUMNS
 from nequip_decorr.md.trajectories.snapshot import Snapshot, Warn
 from nequip_decorr.md.trajectories.streams import CutOffError, Lines, open_lines
-from nequip_decorr.wording import one_line
+from nequip_decorr.wording import named
 
 
 def read_xyz(path: Path, warn: Warn) -> Iterator[Snapshot]:
@@ -70,7 +70,7 @@ def read_traj(path: Path, warn: Warn) -> Iterator[Snapshot]:
     except Exception as error:
         raise UserError(
             f"expected an ase trajectory with frames, got {path} "
-            f"({type(error).__name__}: {one_line(error)}); check the file"
+            f"({named(error)}); check the file"
         ) from error
     _warn_of_velocities(first, path, warn)
     with frames:
@@ -107,7 +107,7 @@ def _next_xyz(lines: Lines, count: int) -> Atoms | None:
     except Exception as error:
         raise UserError(
             f"expected extended XYZ that ase reads, got frame {count + 1} of "
-            f"{lines.path} ({type(error).__name__}: {one_line(error)}); remove this "
+            f"{lines.path} ({named(error)}); remove this "
             "frame"
         ) from error
     stamp = re.search(r"Timestep:\s*(\d+)", block[1])

@@ -83,7 +83,6 @@ def judge_trajectories(
                 protocol,
                 plan.temperature_K,
                 n_steps=protocol.n_steps if settled.horizon_given else None,
-                until=protocol.until,
                 warn=note,
             )
         )

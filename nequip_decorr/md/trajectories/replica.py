@@ -41,7 +41,6 @@ class Judged:
             beyond it.
         finished_step: step at which the run reached its planned end; None if it did
             not, or the files do not state it.
-        n_frames: number of judged frames.
         trace: temperature and energies.
         not_tested: tests for which the files lack data, with the reason.
     """
@@ -49,7 +48,6 @@ class Judged:
     events: dict[str, Found]
     last_step: int
     finished_step: int | None
-    n_frames: int
     trace: Trace
     not_tested: dict[str, str]
 
@@ -61,7 +59,6 @@ def judge_replica(
     temperature_K: float,
     *,
     n_steps: int | None,
-    until: str,
     warn: Warn,
 ) -> Judged:
     """Judge a replica until its end, or until the event that ends it.
@@ -69,10 +66,9 @@ def judge_replica(
     Args:
         opened: the replica.
         reading: settings for reading its files.
-        protocol: criteria, ensemble, time step.
+        protocol: criteria, ensemble, time step, and the event that ends it.
         temperature_K: its target temperature.
         n_steps: last step to read; None for all.
-        until: end at the ``first`` event, or at an ``explosion``.
         warn: called with warnings.
 
     Raises:
@@ -100,7 +96,7 @@ def judge_replica(
         interval_steps=opened.interval_steps or 1,
     )
     trace = _Points(protocol, len(opened.start))
-    last_step = n_frames = 0
+    last_step, first_ends = 0, protocol.until == "first"
     frames = stream(opened.source, opened.log, reading, warn)
     for frame in frames:
         step = (frame.step or 0) - opened.first_step
@@ -113,15 +109,15 @@ def judge_replica(
             _check_stay_lost(frame, frames, opened)
         else:
             trace.add(frame, step)
-        last_step, n_frames = step, n_frames + 1
-        if "explosion" in judge.events or (judge.events and until == "first"):
+        last_step = step
+        if "explosion" in judge.events or (judge.events and first_ends):
             break
     else:
         if error is not None:
             ended_by = Found(error, _error_step(opened, last_step))
             logged = min(logged or ended_by, ended_by, key=_step)
     events = dict(judge.events)
-    ended = events and until == "first"
+    ended = events and first_ends
     if logged is not None and logged.step <= limit and not ended:
         with_frame = Found(logged.violation, logged.step, judge.last_good)
         found = events.get("explosion", with_frame)
@@ -130,7 +126,6 @@ def judge_replica(
         events=events,
         last_step=last_step,
         finished_step=_finished_step(opened),
-        n_frames=n_frames,
         trace=_trace(rows, last_step, protocol) if len(rows) else trace.trace(),
         not_tested=not_tested(opened, protocol.criteria),
     )

@@ -18,7 +18,7 @@ from nequip_decorr.errors import UserError
 from nequip_decorr.md.frames import Array
 from nequip_decorr.md.trajectories.snapshot import Snapshot, Warn
 from nequip_decorr.md.trajectories.streams import CutOffError, Lines, open_lines
-from nequip_decorr.wording import one_line
+from nequip_decorr.wording import named
 
 PERIODIC = np.array([True, True, True])
 
@@ -178,8 +178,8 @@ def read_vasprun(path: Path, warn: Warn) -> Iterator[Snapshot]:
 
 def _no_vasprun(path: Path, error: Exception) -> UserError:
     return UserError(
-        f"expected a vasprun.xml of an MD run, got {path} ({type(error).__name__}: "
-        f"{one_line(error)}); check the file"
+        f"expected a vasprun.xml of an MD run, got {path} ({named(error)}); check "
+        "the file"
     )
 
 
