@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from nequip_decorr.md.nested import flat
+from nequip_decorr.nested import flat
 from nequip_decorr.study.models import Model
 from nequip_decorr.study.report.result import machines
 

@@ -36,6 +36,7 @@ from filelock import FileLock, Timeout
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.files import file_sha256, write_atomic
+from nequip_decorr.nested import differences
 from nequip_decorr.study.config import Simulation
 from nequip_decorr.study.plan import Plan, checksum
 from nequip_decorr.study.records import RecordStore
@@ -197,8 +198,6 @@ class StudyFolder:
         return self.registered()
 
     def _compare(self, data: Mapping[str, Any], plan: Plan) -> None:
-        from nequip_decorr.md.running.folder import differences
-
         changes = differences(data["identity"], plan.identity)
         known = [seed for wave in data["waves"] for seed in wave["seeds"]]
         gone = [seed for seed in known if seed not in plan.seeds]

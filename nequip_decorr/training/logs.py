@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from nequip_decorr.correlation.pooled import EdgeCorrelation
+from nequip_decorr.nested import flat
 from nequip_decorr.training.schedules import Planned, Schedule
 
 _LOG_NAMES = {
@@ -71,24 +72,15 @@ def restart_line(
     """
     if before is None:
         return f"turned on at step {step} of a restarted training"
-    old = dict(_flat(before))
+    old = flat(before)
     changes = [
         f"{key} {old[key]} -> {value}"
-        for key, value in _flat(settings)
+        for key, value in flat(settings).items()
         if key in old and old[key] != value
     ]
     return f"restarted at step {step}, " + (
         "settings changed: " + ", ".join(changes) if changes else "settings unchanged"
     )
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Values of nested dictionaries by dotted keys."""
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def off_line(name: str, delay: float, end: float) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from nequip_decorr.md.files import write_atomic
-from nequip_decorr.md.nested import flat
 from nequip_decorr.md.report.answer import (
     answers,
     notes,
@@ -29,6 +28,7 @@ from nequip_decorr.md.report.sensitivity import sensitivity_section
 from nequip_decorr.md.report.tables import Table
 from nequip_decorr.md.report.untested import untested_lines
 from nequip_decorr.md.results import SCHEMA, RunResult
+from nequip_decorr.nested import flat
 from nequip_decorr.wording import counted
 
 

@@ -42,8 +42,8 @@ from nequip_decorr.md.arrays import read_arrays, write_arrays
 from nequip_decorr.md.dynamics.contract import MDState
 from nequip_decorr.md.files import append, write_atomic
 from nequip_decorr.md.frames import Array
-from nequip_decorr.md.nested import flat
 from nequip_decorr.md.running.series import Series
+from nequip_decorr.nested import differences
 
 #: Fingerprints closer than this belong to one model: in single precision, and on a
 #: GPU, the same model does not give exactly the same numbers twice.
@@ -332,14 +332,3 @@ def frame_text(atoms: Atoms) -> str:
     buffer = io.StringIO()
     ase.io.write(buffer, atoms, format="extxyz")
     return buffer.getvalue()
-
-
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Differences between two documents of plain types, one line each."""
-    old, new = flat(before), flat(now)
-    lines = []
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            line = f"{name} was {old.get(name)}, is {new.get(name)}"
-            lines.append(line if len(line) < 160 else f"{name} differs")
-    return lines

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.nested import flat
 from nequip_decorr.md.results import Replica, RunResult
+from nequip_decorr.nested import differing
 
 #: What a protocol may differ in without changing what a replica is put through: the
 #: replicas themselves (paired one by one), what is recorded of them, and how long they
@@ -70,16 +70,13 @@ def protocol_differences(
     first: RunResult, second: RunResult, names: tuple[str, str]
 ) -> list[str]:
     """Differences between the protocols of two runs, one phrase each."""
-    settings = [
-        flat({k: v for k, v in run.protocol.items() if k not in NOT_COMPARED})
+    one, two = (
+        {k: v for k, v in run.protocol.items() if k not in NOT_COMPARED}
         for run in (first, second)
-    ]
-    absent = "nothing"
+    )
     return [
-        f"{key}: {settings[0].get(key, absent)} in {names[0]}, "
-        f"{settings[1].get(key, absent)} in {names[1]}"
-        for key in sorted({*settings[0], *settings[1]})
-        if settings[0].get(key, absent) != settings[1].get(key, absent)
+        f"{key}: {a} in {names[0]}, {b} in {names[1]}"
+        for key, a, b in differing(one, two, absent="nothing")
     ]
 
 

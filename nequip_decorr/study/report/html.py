@@ -9,9 +9,9 @@ from typing import Any
 from nequip_decorr.inspection.figure import correlation_figure
 from nequip_decorr.inspection.result import Inspection, from_json
 from nequip_decorr.md.files import write_atomic
-from nequip_decorr.md.nested import flat
 from nequip_decorr.md.report.images import png, svg
 from nequip_decorr.md.report.page import render_page
+from nequip_decorr.nested import flat
 from nequip_decorr.study.answers import Answer, on_gpu
 from nequip_decorr.study.folder import StudyFolder
 from nequip_decorr.study.machine import versions

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.running.folder import RunFolder, differences
+from nequip_decorr.md.running.folder import RunFolder
 
 
 def test_a_run_imports_without_what_only_unix_has():
@@ -53,13 +53,3 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     assert (tmp_path / "run" / "lock").exists()
     with RunFolder(tmp_path / "run").held({}):
         pass
-
-
-def test_differences_name_what_changed():
-    before = {"engine": "ase", "protocol": {"seed": 0, "criteria": {"x": [1, 2]}}}
-    now = {"engine": "ase", "protocol": {"seed": 1, "criteria": {"x": [1, 3]}}}
-    assert differences(before, now) == [
-        "protocol.criteria.x was [1, 2], is [1, 3]",
-        "protocol.seed was 0, is 1",
-    ]
-    assert differences(before, before) == []
