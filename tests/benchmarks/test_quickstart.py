@@ -63,5 +63,5 @@ def test_make_quickstart(tmp_path: Path) -> None:
 def test_one_seed_of_two_variants() -> None:
     study = read_study(STUDY)
     assert len(study.seeds) == 1
-    assert dict(study.variants) == {"none": (), "decorr": ("+nequip_decorr=constant",)}
+    assert dict(study.variants) == {"none": (), "decorr": ("+nequip_decorr=default",)}
     assert study.md[0].protocol.until == "explosion"
