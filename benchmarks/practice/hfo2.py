@@ -46,7 +46,10 @@ def also(found: Findings) -> Iterator[Answer]:
             # alone, so that nothing is corrected: neither the p-value nor the verdict
             (given,) = answers([asked], found.models, other, [])
             named = replace(asked, variant=f"{variant} against {other}")
-            yield replace(given, question=named)
+            notes = [
+                note.replace("the baseline's", f"{other}'s") for note in given.notes
+            ]
+            yield replace(given, question=named, notes=tuple(notes))
 
 
 def marked(found: Findings) -> dict[str, str]:

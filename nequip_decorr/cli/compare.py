@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -99,7 +100,15 @@ def run(args: argparse.Namespace) -> int:
         for other, path, name in zip(runs[1:], paths[1:], names[1:], strict=True)
     ]
     if args.plot is not None:
-        save_figure(survival_figure(curves(survivals, comparisons)), args.plot)
+        shown = curves(survivals, comparisons)
+        if shown:
+            save_figure(survival_figure(shown), args.plot)
+        else:
+            print(
+                f"nequip-decorr compare: no figure {args.plot}: no kind of event was "
+                "followed in all runs",
+                file=sys.stderr,
+            )
     if args.json:
         print(as_json(survivals, comparisons, accuracies))
     else:
@@ -131,6 +140,7 @@ def curves(
         name if len(followed) == 1 else f"{name}, {kind}": survival
         for kind in followed
         for name, survival in survivals[kind].items()
+        if survival.known
     }
 
 
@@ -143,7 +153,10 @@ def as_json(
     return json.dumps(
         {
             "runs": {
-                kind: {name: asdict(survival) for name, survival in by_run.items()}
+                kind: {
+                    name: {"known": survival.known, **asdict(survival)}
+                    for name, survival in by_run.items()
+                }
                 for kind, by_run in survivals.items()
             },
             "comparisons": [

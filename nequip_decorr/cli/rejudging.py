@@ -46,7 +46,7 @@ def run_again(
     if given or not args.criteria:
         raise UserError(
             "--rejudge needs --criteria and takes no options that describe a run "
-            f"(given: {', '.join(given) or 'no --criteria'}); use e.g. `nequip-decorr "
+            f"(given: {', '.join(given) or 'neither'}); use e.g. `nequip-decorr "
             "md DIR --rejudge --criteria min_distance_ratio=0.7`"
         )
     limits = parse_limits(args.criteria)

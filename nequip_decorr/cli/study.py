@@ -175,7 +175,7 @@ def _print_failures(folder: StudyFolder, records: Records) -> None:
             if not line.startswith("$ "):
                 print(f"    {line}")
     if failures(records):
-        print("to rerun failed tasks: nequip-decorr study STUDY.yaml --retry")
+        print("to rerun failed tasks, add --retry to the command that ran the study")
 
 
 def _report(folder: StudyFolder) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log
 from typing import Any
@@ -226,25 +226,25 @@ def _time_answer(
             f"{2 * len(pairs)} replicas before an explosion could; set `until: "
             "explosion` to compare",
         )
-    said = [*_lost(pairs, kind, horizon_ps)]
     # the replicas of a simulation are at one temperature
     together = np.zeros_like(numbers)
     paired = PairedTimes(first, second, numbers, together, horizon_ps, step_ps)
     before = _ended_before(pairs, kind, horizon_ps)
+    notes: tuple[str, ...] = ()
     if any(before):
         either = replace(
             paired,
             first=_with_the_other(first, [a for _, a, _ in pairs], kind, horizon_ps),
             second=_with_the_other(second, [b for _, _, b in pairs], kind, horizon_ps),
         )
-        said.append(
+        notes = (
             f"{before[0]} of {len(pairs)} replicas, and {before[1]} of the baseline's, "
             "exploded before the geometry became unphysical: censored there. With "
-            f"these counted as events too, {in_words(time_effect(either))}"
+            f"these counted as events too, {in_words(time_effect(either))}",
         )
     if not first.failed.any() and not second.failed.any():
-        return replace(answer, verdict="no event in either", notes=tuple(said))
-    return replace(answer, effect=time_effect(paired), notes=tuple(said))
+        return replace(answer, verdict="no event in either", notes=notes)
+    return replace(answer, effect=time_effect(paired), notes=notes)
 
 
 def _times(events: Sequence[dict[str, Any]], horizon_ps: float) -> Times:
@@ -262,12 +262,14 @@ def _ended_before(
 ) -> tuple[int, int]:
     """Replicas of the variant, and of the baseline, that the other kind ended first."""
     return (
-        sum(_by_the_other(a, kind, horizon_ps) for _, a, _ in pairs),
-        sum(_by_the_other(b, kind, horizon_ps) for _, _, b in pairs),
+        sum(ended_by_the_other(a, kind, horizon_ps) for _, a, _ in pairs),
+        sum(ended_by_the_other(b, kind, horizon_ps) for _, _, b in pairs),
     )
 
 
-def _by_the_other(replica: Mapping[str, Any], kind: str, horizon_ps: float) -> bool:
+def ended_by_the_other(
+    replica: Mapping[str, Any], kind: str, horizon_ps: float
+) -> bool:
     """Whether an event of the other kind ended a replica before the horizon."""
     other = next(k for k in KINDS if k != kind)
     cut: bool = replica[kind]["time_ps"] < horizon_ps / ROUNDING
@@ -278,24 +280,8 @@ def _with_the_other(
     times: Times, replicas: Sequence[Mapping[str, Any]], kind: str, horizon_ps: float
 ) -> Times:
     """Times to the first event of any kind."""
-    ended = np.array([_by_the_other(each, kind, horizon_ps) for each in replicas])
+    ended = np.array([ended_by_the_other(each, kind, horizon_ps) for each in replicas])
     return Times(times.time, times.failed | ended)
-
-
-def _lost(pairs: Sequence[Pair], kind: str, horizon_ps: float) -> Iterator[str]:
-    """A note on replicas that stopped early for another reason than an event."""
-
-    def stopped(replica: Mapping[str, Any]) -> bool:
-        cut: bool = replica[kind]["time_ps"] < horizon_ps / ROUNDING
-        return cut and not any(replica[each]["happened"] for each in KINDS)
-
-    first = sum(stopped(a) for _, a, _ in pairs)
-    second = sum(stopped(b) for _, _, b in pairs)
-    if first + second:
-        yield (
-            f"{first} of {len(pairs)} replicas, and {second} of the baseline's, "
-            "stopped before the horizon without an event: censored there"
-        )
 
 
 def _judged(given: Sequence[Answer]) -> list[Answer]:

@@ -70,10 +70,10 @@ class Schedule:
     unit: str = option(
         "step",
         "unit of all positions: `step`, `epoch` or `fraction` (of the whole training, "
-        "from 0 to 1). Epochs may be fractional. Steps are counted at the number of "
-        "optimizer steps per epoch when the training (or, at a restart, the term) "
-        "started; if the data loader has no length, they are `global_step`, and epochs "
-        "are whole",
+        "from 0 to 1). Epochs may be fractional. Steps are optimizer steps, "
+        "converted with the number of steps per epoch at which the training (or, at a "
+        "restart, the term) started; if the data loader has no length, they are "
+        "`global_step`, and epochs are whole",
     )
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,19 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 def log_errors(found: Findings, variant: str, test: str) -> np.ndarray:
     own = [model for model in found.models if model.variant == variant]
     return np.log([model.errors[test][METRIC] for model in own])
+
+
+def test_notes_name_the_other_variant(tmp_path: Path) -> None:
+    study = synthetic_study(tmp_path / "s", 3)
+    for path in (study.path / "records").glob("variant-2_*md-hot.json"):
+        record = json.loads(path.read_text())
+        first = record["result"]["replicas"][0]
+        first["explosion"]["happened"], first["unphysical"]["happened"] = True, False
+        path.write_text(json.dumps(record))
+    notes = [note for answer in hfo2.also(findings(study)) for note in answer.notes]
+    (note,) = notes
+    assert note.startswith("8 of 64 replicas, and 0 of variant-1's, exploded before")
+    assert "times variant-1's (8 seeds)" in note
 
 
 def test_a_variant_against_another_than_the_baseline(

@@ -232,7 +232,7 @@ def test_a_run_is_judged_again_into_a_folder_that_compare_takes(ran, tmp_path, c
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "takes no options that describe a run (given: no --criteria)"),
+        ((), "takes no options that describe a run (given: neither)"),
         (("--criteria", "isolation_ratio=2"), "isolation_ratio as in the run"),
         (("--criteria", "max_force=2"), "did you mean 'max_force_eV_per_A'"),
         (("--criteria", "max_force_eV_per_A"), "expected NAME=NUMBER or NAME=null"),

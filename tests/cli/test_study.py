@@ -65,7 +65,7 @@ def test_failed_tasks_are_told_with_their_last_lines(folder, capsys):
     printed = capsys.readouterr().out
     assert "none_1.md-hot: the command ended with exit status 1; log: " in printed
     assert "    RuntimeError: out of luck <&>" in printed
-    assert "to rerun failed tasks: nequip-decorr study STUDY.yaml --retry" in printed
+    assert "to rerun failed tasks, add --retry to the command that" in printed
 
 
 def test_without_matplotlib_the_numbers_are_written(folder, monkeypatch, capsys):

@@ -29,11 +29,16 @@ def test_edges_are_drawn_and_their_correlation_steers_the_coefficient(
     tmp_path: Path,
 ) -> None:
     flags = ("+nequip_decorr=target", TENSORS, "nequip_decorr.layer_weights=[1,0]")
+    # levels far below and far above what is measured
+    levels = {100: 1e-3, "null": 0.9}
     runs = {
         edges: train(
-            tmp_path / str(edges), *flags, f"nequip_decorr.sample.edges={edges}"
+            tmp_path / str(edges),
+            *flags,
+            f"nequip_decorr.sample.edges={edges}",
+            f"nequip_decorr.schedule.level={level}",
         )
-        for edges in (100, "null")
+        for edges, level in levels.items()
     }
     drawn, every = (
         run.column("train_loss_step/edge_correlation")[0] for run in runs.values()
@@ -41,10 +46,9 @@ def test_edges_are_drawn_and_their_correlation_steers_the_coefficient(
     # of the same batch of the same weights; from 100 edges a correlation is 0.1 off
     assert drawn != every
     assert abs(drawn - every) < 0.1
-    for run in runs.values():
+    for edges, run in runs.items():
         first, second = run.column("loss_coeff/edge_correlation")[:2]
-        above = run.column("train_loss_step/edge_correlation")[0] > 0.05
-        assert (second > first) == above
+        assert (second > first) == (levels[edges] < drawn)
 
 
 def test_features_of_another_model_stop_before_training(tmp_path: Path) -> None:

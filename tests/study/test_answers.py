@@ -87,22 +87,6 @@ def test_no_event_because_all_exploded_is_told(tmp_path):
     )
 
 
-def test_replicas_that_stopped_without_an_event_are_told(tmp_path):
-    folder = synthetic_study(tmp_path / "s")
-    for path in (folder.path / "records").glob("none_*md-hot.json"):
-        record = json.loads(path.read_text())
-        first = record["result"]["replicas"][0]
-        first["censored_by"] = "out_of_memory"
-        for kind in ("unphysical", "explosion"):
-            first[kind] |= {"time_ps": 0.01, "happened": False}
-        path.write_text(json.dumps(record))
-    answer = findings(folder).answers[0]
-    assert answer.notes == (
-        "0 of 64 replicas, and 8 of the baseline's, stopped before the horizon without "
-        "an event: censored there",
-    )
-
-
 def effect_of(value, low, high, seeds=8):
     return Effect(1.0, value, low, high, 0.01, seeds, 0.2)
 

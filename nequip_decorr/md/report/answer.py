@@ -86,10 +86,16 @@ def answers(survivals: Survivals) -> list[Answer]:
             title=TITLES[kind],
             meaning=MEANINGS[kind],
             lines=answer_lines(by_temperature),
-            curves=svg(survival_figure(by_temperature)),
+            curves=_curves(by_temperature),
         )
         for kind, by_temperature in survivals.items()
     ]
+
+
+def _curves(by_temperature: Mapping[str, Survival]) -> str:
+    """A picture of the curves that are known; empty if none is."""
+    known = {where: each for where, each in by_temperature.items() if each.known}
+    return svg(survival_figure(known)) if known else ""
 
 
 def answer_lines(by_temperature: Mapping[str, Survival]) -> list[Line]:
@@ -124,7 +130,7 @@ def more(survival: Survival) -> str:
     """How to follow replicas further; empty if another run would not do so."""
     if "unphysical" not in survival.censored:
         return ""
-    return "; use --until explosion to follow replicas further"
+    return "; run md with --until explosion to follow replicas further"
 
 
 def survival_table(survivals: Survivals) -> Table:

@@ -151,11 +151,12 @@ def compare_kind(
     Censoring must be independent of the event, and an event of the other kind is not.
     So there is no verdict on explosions if an unphysical geometry ended a replica: an
     explosion would probably have followed. If an explosion ended a replica first, there
-    is a verdict on the geometry only if counting it as a failure too gives the same.
+    is a verdict on the geometry only if counting explosions as failures too names the
+    same winner, or none.
     """
     sides = [[pair[i] for pair in pairs] for i in (0, 1)]
     failed = [event_table(side, horizon_ps, kind).failed for side in sides]
-    unknown = [not_followed(side, kind) for side in sides]
+    unknown = [not_followed(side, horizon_ps, kind) for side in sides]
     failures = int(failed[0].sum()), int(failed[1].sum())
     ended = int(unknown[0].sum()), int(unknown[1].sum())
     wider = any(
@@ -178,19 +179,18 @@ def compare_kind(
     }
     longer, notes = overall.ratio.longer, doubts(overall.ratio)
     said = verdict(overall.ratio, failures, names)
-    if sum(ended) and longer is not None:
+    if sum(ended):
         either = time_ratio(paired_times(pairs, kind, horizon_ps, step_ps, either=True))
-        both = (
+        notes.append(
             "with explosions counted as failures too, the time ratio is "
             f"{ratio_words(either)}"
         )
-        if either.longer == longer:
-            notes.append(both)
-        else:
+        if either.longer != longer:
             longer = None
             said = (
                 f"no verdict: {ended[0]} of {names[0]} and {ended[1]} of {names[1]} "
-                f"exploded before the geometry became unphysical; {both}"
+                "exploded before the geometry became unphysical, and counting these "
+                "as failures too changes the result"
             )
     return KindComparison(
         kind=kind,
@@ -212,7 +212,7 @@ def paired_times(
 
     def times(side: Sequence[Replica]) -> Times:
         found = event_table(side, horizon_ps, kind)
-        ended = not_followed(side, kind) & either
+        ended = not_followed(side, horizon_ps, kind) & either
         return Times(found.time, found.failed | ended)
 
     return PairedTimes(

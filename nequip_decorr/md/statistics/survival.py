@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -147,7 +147,7 @@ def estimate_survival(
             causes[event.cause] += 1
         else:
             censored[_why_censored(replica) if stopped else "horizon"] += 1
-    n_not_followed = int((early & not_followed(replicas, kind)).sum())
+    n_not_followed = int(not_followed(replicas, horizon_ps, kind).sum())
     n_failures = int(failed.sum())
     result = Survival(
         kind=kind,
@@ -198,7 +198,8 @@ def survival_interval(time: Array, failed: NDArray[np.bool_], at: float) -> Inte
 
     If no replica was censored before ``at``, survival is a binomial proportion and the
     interval is the exact one of Clopper and Pearson. If none (or all) have failed, one
-    limit is trivial and the other is the exact one-sided bound ``0.05^(1/n)``. After
+    limit is trivial and the other is the exact one-sided bound ``0.05^(1/n)`` (or
+    ``1 - 0.05^(1/n)``). After
     censoring, the interval is Greenwood's on the log-log scale (``scipy.stats.ecdf``).
     Replicas are treated as independent; clustering by structure enters only the score's
     interval.
@@ -296,18 +297,14 @@ def _why_censored(replica: Replica) -> str:
 
 
 def _notes(result: Survival) -> tuple[str, ...]:
-    notes = []
+    notes = list(_unfollowed(result))
+    if not result.known:
+        return tuple(notes)
     if result.tau_ps < result.horizon_ps:
         notes.append(
             f"no replica was followed to the horizon of {result.horizon_ps:g} ps; "
             f"score and survival are those of the first {result.tau_ps:g} ps"
         )
-    n_wider = result.censored.get("not_followed", 0)
-    if result.n_not_followed > n_wider:
-        n_other = result.n_not_followed - n_wider
-        notes.append(_NOT_FOLLOWED[result.kind].format(n=n_other))
-    if n_wider:
-        notes.append(_NOT_FOLLOWED["not_followed"].format(n=n_wider))
     if result.n_lost:
         notes.append(
             f"{counted(result.n_lost, 'replica')} stopped before the horizon without "
@@ -332,6 +329,16 @@ def _notes(result: Survival) -> tuple[str, ...]:
             "score's interval resamples whole structures"
         )
     return tuple(notes)
+
+
+def _unfollowed(result: Survival) -> Iterator[str]:
+    """Notes on replicas that ended before an event of this kind could happen."""
+    n_wider = result.censored.get("not_followed", 0)
+    if result.n_not_followed > n_wider:
+        n_other = result.n_not_followed - n_wider
+        yield _NOT_FOLLOWED[result.kind].format(n=n_other)
+    if n_wider:
+        yield _NOT_FOLLOWED["not_followed"].format(n=n_wider)
 
 
 def _ecdf(time: Array, failed: NDArray[np.bool_]) -> Any:

@@ -86,14 +86,16 @@ def follow_up(times: Times, horizon_ps: float) -> float:
     return horizon_ps if all_failed or last <= 0 else last
 
 
-def not_followed(replicas: Sequence[Replica], kind: str) -> NDArray[np.bool_]:
+def not_followed(
+    replicas: Sequence[Replica], horizon_ps: float, kind: str
+) -> NDArray[np.bool_]:
     """Replicas that were ended before an event of this kind could happen, shape (n,).
 
-    They were ended by the other kind of event, or by an event that no longer counts
-    under the looser limits of a rejudgement.
+    They were ended before the horizon by the other kind of event, or by an event that
+    no longer counts under the looser limits of a rejudgement.
     """
     ended_by_event = [r.censored_by is None and r.first is not None for r in replicas]
     wider = [r.censored_by == "not_followed" for r in replicas]
     absent = [r.event(kind) is None for r in replicas]
-    found: NDArray[np.bool_] = np.array(absent) & (np.array(ended_by_event) | wider)
-    return found
+    ended: NDArray[np.bool_] = np.array(absent) & (np.array(ended_by_event) | wider)
+    return ended & (event_table(replicas, horizon_ps, kind).time < horizon_ps)

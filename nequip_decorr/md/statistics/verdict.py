@@ -46,6 +46,11 @@ def verdict(ratio: TimeRatio, failures: tuple[int, int], names: tuple[str, str])
         )
     if not any(failures):
         return f"no event in {names[0]} or {names[1]}: no difference shown"
+    if ratio.method == "log times" and ratio.value is not None and ratio.low is None:
+        return (
+            f"no verdict: the time ratio, {ratio_words(ratio)}, is the same for every "
+            "structure: times are too coarse to tell how much it varies"
+        )
     if ratio.longer is None:
         why = _why_open(ratio, failures, names)
         return f"no difference shown between {names[0]} and {names[1]}: {why}"
@@ -59,11 +64,6 @@ def _why_open(
 ) -> str:
     """Why the interval of a time ratio does not exclude one."""
     if ratio.low is None and ratio.high is None:
-        if ratio.value is not None and ratio.method == "log times":
-            return (
-                f"the time ratio, {ratio_words(ratio)}, is the same for every "
-                "structure: times are too coarse to tell how much it varies"
-            )
         n_events = " and ".join(
             f"{n} in {name}" for n, name in zip(failures, names, strict=True)
         )

@@ -11,7 +11,7 @@ from scipy import stats
 
 from nequip_decorr.md.results import KINDS
 from nequip_decorr.plotting import LINES, new_figure
-from nequip_decorr.study.answers import Answer
+from nequip_decorr.study.answers import Answer, ended_by_the_other
 from nequip_decorr.study.models import Model
 
 if TYPE_CHECKING:
@@ -172,14 +172,14 @@ def _label(answer: Answer) -> str:
 
 
 def kinds_with_events(models: Sequence[Model]) -> list[str]:
-    """Kinds of event that happened at least once."""
-    return [
-        kind
-        for kind in KINDS
-        if any(
-            replica[kind]["happened"]
-            for model in models
-            for replicas in model.replicas.values()
-            for replica in replicas
-        )
+    """Kinds of event that happened at least once, and were followed."""
+    found = [
+        (replica, model.horizon_ps[condition])
+        for model in models
+        for condition, replicas in model.replicas.items()
+        for replica in replicas
     ]
+    happened = [k for k in KINDS if any(replica[k]["happened"] for replica, _ in found)]
+    if any(ended_by_the_other(replica, "explosion", end) for replica, end in found):
+        return [kind for kind in happened if kind != "explosion"]
+    return happened

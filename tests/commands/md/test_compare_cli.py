@@ -125,6 +125,11 @@ def test_json_has_all_numbers(folders, capsys):
     assert 1 < ratio["low"] < ratio["value"]
     assert ratio["units"] == 8
     assert set(unphysical["by_temperature"]) == {"300.0", "1800.0"}
+    known = {
+        kind: {r["known"] for r in runs.values()}
+        for kind, runs in found["runs"].items()
+    }
+    assert known == {"unphysical": {True}, "explosion": {False}}
     explosion = comparison["kinds"]["explosion"]
     assert explosion["overall"] is None
     assert explosion["verdict"].startswith("not followed")
@@ -153,6 +158,23 @@ def test_figure(folders, tmp_path, name, magic):
     paths = [str(folders / each) for each in ("good", "bad", "none")]
     assert main(["compare", *paths, "--plot", str(tmp_path / name)]) == 0
     assert (tmp_path / name).read_bytes().startswith(magic)
+
+
+def test_there_is_no_figure_of_what_nobody_followed(tmp_path, capsys):
+    """All of both explode from a sound geometry, at once."""
+    replicas = tuple(
+        replace(replica(k, time_ps=0.1, cause="blowup"), structure=k) for k in range(8)
+    )
+    stopped = tuple(
+        replace(r, explosion=None, censored_by="not_followed") for r in replicas
+    )
+    for name, made in (("a", replicas), ("b", stopped)):
+        save(replace(run(), replicas=made), tmp_path / f"{name}.json")
+    paths = [str(tmp_path / f"{name}.json") for name in "ab"]
+    plot = tmp_path / "c.png"
+    assert main(["compare", *paths, "--plot", str(plot)]) == 0
+    assert "no kind of event was followed in all runs" in capsys.readouterr().err
+    assert not plot.exists()
 
 
 def error_of(arguments, capsys):

@@ -126,6 +126,18 @@ def test_what_is_not_followed_has_no_numbers():
     assert explosion["median"] == "-"
 
 
+def test_what_is_not_followed_has_no_curve_and_no_bound(tmp_path):
+    """Three ended unphysical; what the others did is not that of all."""
+    some = run(hazard_per_ps=100.0).replicas[:3]
+    result = run(hazard_per_ps=0.0)
+    result = replace(result, replicas=(*some, *result.replicas[3:]))
+    page = Page(render_report(result, tmp_path))
+    curves = [value for name, value in page.attributes if "Kaplan" in (value or "")]
+    assert curves == ["Kaplan-Meier curves against time: Unphysical geometry"]
+    (note,) = (n for n in notes(survivals_of(result)) if n.startswith("explosion"))
+    assert note.startswith("explosion: 3 not followed beyond an unphysical geometry")
+
+
 def test_notes_say_where_they_apply():
     result = run(temperatures_K=(300.0, 1200.0), n_structures=2, hazard_per_ps=0.0)
     hot = [r for r in result.replicas if r.temperature_K == 1200.0]

@@ -58,7 +58,7 @@ def test_both_kinds_have_a_row_and_a_line():
 def test_after_the_first_event_explosions_are_not_followed():
     text = summary(ENDS_UNPHYSICAL, ENDS_UNPHYSICAL)
     assert re.search(r"^explosion: not followed: 2 of 2 replicas ended", text, re.M)
-    assert "use --until explosion to follow replicas further" in text
+    assert "; run md with --until explosion to follow replicas further" in text
     assert row(text, "explosion")[3:] == ["0", "of", "2", "2", "?", "?"]
     assert "no failure" not in text
 
@@ -75,7 +75,7 @@ def test_one_explosion_that_was_seen_is_no_estimate():
     assert row(text, "explosion")[3:9] == ["1", "of", "4", "3", "?", "?"]
     assert re.search(
         r"^explosion: not followed: 1 had the event, and 3 of 4 replicas ended at an "
-        r"unphysical geometry; use --until explosion",
+        r"unphysical geometry; run md with --until explosion",
         text,
         re.M,
     )

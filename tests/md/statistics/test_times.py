@@ -52,11 +52,13 @@ def test_each_kind_has_its_own_times():
     time, failed = table(*replicas)
     assert time.tolist() == [1, 3, TAU, 2, 2]
     assert failed.tolist() == [True, False, False, False, False]
-    assert not_followed(replicas, "unphysical").tolist() == [0, 1, 0, 0, 1]
+    assert not_followed(replicas, TAU, "unphysical").tolist() == [0, 1, 0, 0, 1]
+    # one that was followed to the horizon ended there
+    assert not_followed(replicas, 3.0, "unphysical").tolist() == [0, 0, 0, 0, 1]
     time, failed = table(*replicas, kind="explosion")
     assert time.tolist() == [4, 3, TAU, 2, 2]
     assert failed.tolist() == [True, True, False, False, False]
-    assert not_followed(replicas, "explosion").tolist() == [0, 0, 0, 0, 1]
+    assert not_followed(replicas, TAU, "explosion").tolist() == [0, 0, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
