@@ -73,7 +73,8 @@ class EdgeDecorrelation(Callback):
     Args:
         schedule: how the coefficient changes: ``kind`` and the options of that kind,
             see :mod:`nequip_decorr.training.schedules` and, for ``target``,
-            :mod:`nequip_decorr.training.feedback`. None is a cosine from 3 down to 0.
+            :mod:`nequip_decorr.training.feedback`. None: that of the preset
+            ``default`` (the rest of the loss, applied every fourth step).
         sample: what a step draws, see :class:`nequip_decorr.training.options.Sample`.
             Validation uses all edges and channels.
         penalty: see :class:`nequip_decorr.training.options.Penalty`.

@@ -29,6 +29,12 @@ from nequip_decorr.training.schedules import (
     Schedule,
 )
 
+#: Of a term without a schedule: as in the preset ``default``.
+RECOMMENDED: dict[str, dict[str, Any]] = {
+    "schedule": {"kind": "constant", "coeff": 1.0, "relative": True},
+    "sample": {"every": 4},
+}
+
 #: Classes of schedules by their ``kind``.
 SCHEDULES: dict[str, type[Schedule]] = {
     each.kind: each for each in (Constant, Linear, Cosine, Cyclical, Target)
@@ -160,6 +166,8 @@ RENAMED = {
 def read_options(given: Mapping[str, Any]) -> Options:
     """Read nested options, as a config has them; what is left out has its default.
 
+    Without a schedule, defaults are those of the preset ``default``.
+
     Raises:
         UserError: for an unknown option, naming the nearest one, and for one that is
             out of range or that the kind of schedule does not have.
@@ -168,7 +176,10 @@ def read_options(given: Mapping[str, Any]) -> Options:
     for name in values:
         if name not in names(Options):
             raise _unknown(name)
-    values["schedule"] = read_schedule(values.get("schedule"))
+    recommended = RECOMMENDED if values.get("schedule") is None else {}
+    values["schedule"] = read_schedule(
+        values.get("schedule") or recommended.get("schedule")
+    )
     groups: tuple[tuple[str, type, str], ...] = (
         ("sample", Sample, "{edges: 1024, every: 1}"),
         ("penalty", Penalty, "{kind: square}"),
@@ -178,7 +189,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
         for name in options:
             if name not in names(cls):
                 raise _unknown(f"{group}.{name}")
-        values[group] = build(cls, group, options)
+        values[group] = build(cls, group, recommended.get(group, {}) | options)
     return Options(**{name: plain(value) for name, value in values.items()})
 
 

@@ -24,8 +24,8 @@ option, or one of another kind of schedule, is an error before the training star
 
 The defaults below are those of the class; a preset may set others. In particular,
 `default` and `constant` have `sample.every: 4`, and `default` has
-`schedule.relative: true`. A key `nequip_decorr:` without a preset has the defaults
-below.
+`schedule.relative: true`. Without a preset and without a `schedule`, the options are
+those of `default`.
 
 <!-- made by `python -m nequip_decorr.training.reference`; do not edit -->
 """
@@ -39,7 +39,9 @@ def render() -> str:
         _table(("option", "default", "meaning"), _rows(Options)),
         f"## `schedule`\n\nHow the coefficient changes. The energy and force "
         f"coefficients, which NequIP normalises to sum to 1, stay what they are "
-        f"without the term. The default is `kind: {Options().schedule.kind}`.\n",
+        f"without the term. Without a `schedule`, it is that of the preset `default`, "
+        f"as is `sample.every`; in one without a `kind`, `kind` is "
+        f"`{Options().schedule.kind}`.\n",
         _table(("kind", "meaning"), kinds),
         _table(("option", "kinds", "default", "meaning"), _schedule_rows()),
         f"## `sample`\n\n{_first_line(Sample)}\n",

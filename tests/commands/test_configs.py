@@ -107,11 +107,28 @@ def test_what_a_preset_changes(preset: str, changed: dict[str, float]) -> None:
             assert given[name] == changed.get(f"{group}.{name}", value)
 
 
+@pytest.mark.parametrize("given", [{}, {"schedule": None}, {"sample": {"seed": 0}}])
+def test_without_a_schedule_it_is_that_of_the_recommended_preset(
+    given: dict[str, dict[str, int]],
+) -> None:
+    with initialize_config_module("nequip_decorr.conf", version_base=None):
+        preset = compose(overrides=["+nequip_decorr=default"])["nequip_decorr"]
+    expected = EdgeDecorrelation(**OmegaConf.to_container(preset)).options
+    assert EdgeDecorrelation(**given).options == expected
+    # what is given stays
+    other = EdgeDecorrelation(**given | {"sample": {"every": 2}})
+    assert other.options.sample.every == 2
+    assert other.options.schedule == expected.schedule
+    with_schedule = EdgeDecorrelation(schedule={"kind": "constant"}).options
+    assert with_schedule.sample.every == 1
+
+
 def test_all_options_explains_every_option() -> None:
     path = CONFIGS / "all_options.yaml"
     ours = yaml.safe_load(path.read_text())["trainer"]["callbacks"][-1]
     assert ours.pop("_target_") == "nequip_decorr.EdgeDecorrelation"
     assert EdgeDecorrelation(**ours).options.settings() == ours
-    assert EdgeDecorrelation(**ours).options == EdgeDecorrelation().options
+    cosine = EdgeDecorrelation(schedule={"kind": "cosine"})
+    assert EdgeDecorrelation(**ours).options == cosine.options
     for name in all_names():
         assert f" {name.rpartition('.')[2]}:" in path.read_text(), name

@@ -11,12 +11,20 @@ from nequip_decorr.training.options import SCHEDULES, all_names, read_options
 from nequip_decorr.training.schedules import Cosine
 
 
-def test_the_default_is_a_cosine_from_3_to_0():
+def test_the_default_is_the_rest_of_the_loss_every_fourth_step():
     options = read_options({})
-    assert isinstance(options.schedule, Cosine)
-    assert options.schedule.at(0, end=10) == 3.0
-    assert options.schedule.at(10, end=10) == 0.0
+    assert (options.schedule.kind, options.schedule.relative) == ("constant", True)
+    assert options.schedule.at(0, end=10) == options.schedule.at(10, end=10) == 1.0
+    assert options.sample.every == 4
     assert read_options({"schedule": None, "sample": None, "penalty": None}) == options
+
+
+def test_a_schedule_without_a_kind_is_a_cosine():
+    options = read_options({"schedule": {"coeff": 2.0}})
+    assert isinstance(options.schedule, Cosine)
+    assert options.schedule.at(0, end=10) == 2.0
+    assert options.schedule.at(10, end=10) == 0.0
+    assert options.sample.every == 1
 
 
 def test_a_group_keeps_the_defaults_of_what_is_left_out():
