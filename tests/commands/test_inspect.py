@@ -147,7 +147,7 @@ def test_the_command_prints_the_table_and_what_it_means(
     cells = [[cell.strip() for cell in row[1:-1]] for row in rows]
     assert cells == [table_row(each) for each in inspected.layers]
     flat = " ".join(shown.out.split())
-    assert f"over {inspected.rows} edges of 12 frames" in flat
+    assert f"over {inspected.rows} edges in 12 frames" in flat
     assert flat.endswith(" ".join(reading(inspected).split()))
 
 

@@ -81,13 +81,15 @@ def headline(survival: Survival) -> str:
 def _table(rows: Mapping[tuple[str, str], Survival]) -> Table:
     partly = any(each.n_not_followed for each in rows.values())
     lost = any(each.n_lost for each in rows.values())
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    # so that all columns fit into 80 characters
+    tight = 0 if partly or lost else (0, 1)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=tight)
     table.add_column("event", no_wrap=True)
     columns = ["T", "happened"]
-    columns += ["not followed"] * partly + ["lost"] * lost
-    for name in (*columns, "S(tau) [95 %]", "median ps"):
+    columns += ["not\nfollowed"] * partly + ["lost"] * lost
+    for name in (*columns, "S(tau) [95 %]", "median\nps"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("causes")
+    table.add_column("causes", min_width=7)
     shown = ""
     for (kind, where), each in rows.items():
         cells = ["" if kind == shown else kind, where]

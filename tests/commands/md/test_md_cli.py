@@ -58,7 +58,7 @@ def test_the_end_is_told(tmp_path, checkpoint, hfo2):
         assert kept.info["step"] < replica.first.step
         assert kept.get_chemical_formula() == "Hf32O64"
     hot = sum(r.temperature_K == 6000 for r in failed)
-    assert re.search(rf"6000 +{hot} of 2 ", done.output), done.output
+    assert re.search(rf"6000 K +{hot} of 2 ", done.output), done.output
     assert "run/result.json" in done.output
     assert "<html" in (tmp_path / "run" / "report.html").read_text()
 

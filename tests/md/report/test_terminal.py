@@ -104,6 +104,22 @@ def test_each_temperature_has_a_line():
     assert not any(x.startswith("unphysical geometry: ") for x in lines)
 
 
+def test_the_table_fits_eighty_columns():
+    ends = [ENDS_UNPHYSICAL, EXPLODES, LOST, SURVIVES]
+    made = run(hazard_per_ps=0.0, horizon_ps=1.0, n_structures=2)
+    replicas = tuple(
+        replace(r, time_ps=end, unphysical=overlap, explosion=runaway, censored_by=why)
+        for r, (end, overlap, runaway, why) in zip(made.replicas, ends, strict=True)
+    )
+    text = io.StringIO()
+    result = replace(made, replicas=replicas)
+    print_summary(result, Path("r.json"), Console(file=text, width=80))
+    assert "…" not in text.getvalue()
+    assert row(text.getvalue(), "unphysical")[-1] == "overlap"
+    assert row(text.getvalue(), "explosion")[-1] == "runaway"
+    assert "not reached" in text.getvalue()
+
+
 def test_a_path_is_printed_as_it_is():
     text = io.StringIO()
     console = Console(file=text, width=120)
