@@ -99,7 +99,7 @@ def test_a_pattern_that_fits_nothing_names_the_modules(model, patterns):
 
 
 def test_a_module_that_returns_no_tensor_is_named(model):
-    message = r"expected module 'layers.0' to return a tensor .*got tuple; give `pick`"
+    message = r"expected module 'layers.0' to return a tensor .*got tuple; pass `pick`"
     with Tap(model, "layers.0"), pytest.raises(UserError, match=message):
         model(*inputs())
 

@@ -65,7 +65,9 @@ def test_layers_and_their_weights():
     value = metric(layered_features(0, 15), {})
     a, _, c = by_hand([0], 15)
     assert value.item() == pytest.approx((3 * c + a) / 4, abs=FLOAT64_TOLERANCE)
-    with pytest.raises(UserError, match=r"`layer_weights` for each of 3 layers, got 1"):
+    with pytest.raises(
+        UserError, match=r"`layer_weights` for each of the 3 layers, got 1"
+    ):
         EdgeCorrelation(blocks=layered(), layer_weights=[1.0])
 
 
