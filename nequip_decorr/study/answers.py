@@ -11,7 +11,7 @@ import numpy as np
 
 from nequip_decorr.md.results import KINDS
 from nequip_decorr.md.statistics.time_ratio import MIN_FAILED
-from nequip_decorr.md.statistics.times import PairedTimes, Times
+from nequip_decorr.md.statistics.times import PairedTimes, Times, first_events
 from nequip_decorr.md.statistics.units import MIN_UNITS
 from nequip_decorr.study.left_out import left_out
 from nequip_decorr.study.models import Model
@@ -214,33 +214,33 @@ def _time_answer(
     one = next(m for m in models.values() if condition in m.horizon_ps)
     horizon_ps, step_ps = one.horizon_ps[condition], one.timestep_fs[condition] / 1000
     _, numbers = np.unique(seeds, return_inverse=True)
-    first = _times([pair[1][kind] for pair in pairs], horizon_ps)
-    second = _times([pair[2][kind] for pair in pairs], horizon_ps)
+    first = _times([ours[kind] for _, ours, _ in pairs], horizon_ps)
+    second = _times([theirs[kind] for _, _, theirs in pairs], horizon_ps)
     counts = [f"{int(t.failed.sum())}/{len(t.failed)}" for t in (first, second)]
     answer = Answer(question, None, events=(counts[0], counts[1]), left_out=missing)
-    if kind == "explosion" and (ended := sum(_ended_before(pairs, kind, horizon_ps))):
+    ended = (
+        np.array([ended_by_the_other(r, kind, horizon_ps) for _, r, _ in pairs]),
+        np.array([ended_by_the_other(r, kind, horizon_ps) for _, _, r in pairs]),
+    )
+    n_ended = [int(side.sum()) for side in ended]
+    if kind == "explosion" and any(n_ended):
         # censoring must be independent of the event, and this is not
         return replace(
             answer,
-            verdict=f"not followed: an unphysical geometry ended {ended} of "
+            verdict=f"not followed: an unphysical geometry ended {sum(n_ended)} of "
             f"{2 * len(pairs)} replicas before an explosion could; set `until: "
             "explosion` to compare",
         )
     # the replicas of a simulation are at one temperature
     together = np.zeros_like(numbers)
     paired = PairedTimes(first, second, numbers, together, horizon_ps, step_ps)
-    before = _ended_before(pairs, kind, horizon_ps)
     notes: tuple[str, ...] = ()
-    if any(before):
-        either = replace(
-            paired,
-            first=_with_the_other(first, [a for _, a, _ in pairs], kind, horizon_ps),
-            second=_with_the_other(second, [b for _, _, b in pairs], kind, horizon_ps),
-        )
+    if any(n_ended):
+        either = time_effect(first_events(paired, ended))
         notes = (
-            f"{before[0]} of {len(pairs)} replicas, and {before[1]} of the baseline's, "
-            "exploded before the geometry became unphysical: censored there. With "
-            f"these counted as events too, {in_words(time_effect(either))}",
+            f"{n_ended[0]} of {len(pairs)} replicas, and {n_ended[1]} of the "
+            "baseline's, exploded before the geometry became unphysical: censored "
+            f"there. With these counted as events too, {in_words(either)}",
         )
     if not first.failed.any() and not second.failed.any():
         return replace(answer, verdict="no event in either", notes=notes)
@@ -257,16 +257,6 @@ def _times(events: Sequence[dict[str, Any]], horizon_ps: float) -> Times:
     )
 
 
-def _ended_before(
-    pairs: Sequence[Pair], kind: str, horizon_ps: float
-) -> tuple[int, int]:
-    """Replicas of the variant, and of the baseline, that the other kind ended first."""
-    return (
-        sum(ended_by_the_other(a, kind, horizon_ps) for _, a, _ in pairs),
-        sum(ended_by_the_other(b, kind, horizon_ps) for _, _, b in pairs),
-    )
-
-
 def ended_by_the_other(
     replica: Mapping[str, Any], kind: str, horizon_ps: float
 ) -> bool:
@@ -274,14 +264,6 @@ def ended_by_the_other(
     other = next(k for k in KINDS if k != kind)
     cut: bool = replica[kind]["time_ps"] < horizon_ps / ROUNDING
     return cut and replica[other]["happened"] and not replica[kind]["happened"]
-
-
-def _with_the_other(
-    times: Times, replicas: Sequence[Mapping[str, Any]], kind: str, horizon_ps: float
-) -> Times:
-    """Times to the first event of any kind."""
-    ended = np.array([ended_by_the_other(each, kind, horizon_ps) for each in replicas])
-    return Times(times.time, times.failed | ended)
 
 
 def _judged(given: Sequence[Answer]) -> list[Answer]:

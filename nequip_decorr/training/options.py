@@ -178,7 +178,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
             raise _unknown(name)
     recommended = RECOMMENDED if values.get("schedule") is None else {}
     values["schedule"] = read_schedule(
-        values.get("schedule") or recommended.get("schedule")
+        recommended.get("schedule", given.get("schedule"))
     )
     groups: tuple[tuple[str, type, str], ...] = (
         ("sample", Sample, "{edges: 1024, every: 1}"),

@@ -17,8 +17,8 @@ from nequip_decorr.md.statistics.score import (
 from nequip_decorr.md.statistics.time_ratio import TimeRatio, time_ratio
 from nequip_decorr.md.statistics.times import (
     PairedTimes,
-    Times,
     event_table,
+    first_events,
     follow_up,
     not_followed,
 )
@@ -180,7 +180,8 @@ def compare_kind(
     longer, notes = overall.ratio.longer, doubts(overall.ratio)
     said = verdict(overall.ratio, failures, names)
     if sum(ended):
-        either = time_ratio(paired_times(pairs, kind, horizon_ps, step_ps, either=True))
+        times = paired_times(pairs, kind, horizon_ps, step_ps)
+        either = time_ratio(first_events(times, unknown))
         notes.append(
             "with explosions counted as failures too, the time ratio is "
             f"{ratio_words(either)}"
@@ -205,19 +206,13 @@ def compare_kind(
 
 
 def paired_times(
-    pairs: Pairs, kind: str, horizon_ps: float, step_ps: float, *, either: bool = False
+    pairs: Pairs, kind: str, horizon_ps: float, step_ps: float
 ) -> PairedTimes:
-    """Times to one kind of event; with ``either``, to the first event of any kind."""
+    """Times to one kind of event, of both models."""
     sides = [[pair[i] for pair in pairs] for i in (0, 1)]
-
-    def times(side: Sequence[Replica]) -> Times:
-        found = event_table(side, horizon_ps, kind)
-        ended = not_followed(side, horizon_ps, kind) & either
-        return Times(found.time, found.failed | ended)
-
     return PairedTimes(
-        times(sides[0]),
-        times(sides[1]),
+        event_table(sides[0], horizon_ps, kind),
+        event_table(sides[1], horizon_ps, kind),
         unit=np.unique([r.structure for r in sides[0]], return_inverse=True)[1],
         stratum=np.unique([r.temperature_K for r in sides[0]], return_inverse=True)[1],
         horizon=horizon_ps,

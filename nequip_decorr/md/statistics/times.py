@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +45,20 @@ class PairedTimes:
     def sides(self) -> tuple[Times, Times]:
         """The times of both models."""
         return self.first, self.second
+
+
+def first_events(pairs: PairedTimes, ended: Sequence[NDArray[np.bool_]]) -> PairedTimes:
+    """Times to the first event of any kind.
+
+    Args:
+        pairs: times to one kind of event.
+        ended: of both models, which replicas another kind ended, shape (n,) each.
+    """
+    first, second = (
+        Times(side.time, side.failed | by_other)
+        for side, by_other in zip(pairs.sides, ended, strict=True)
+    )
+    return replace(pairs, first=first, second=second)
 
 
 def event_table(replicas: Sequence[Replica], horizon_ps: float, kind: str) -> Times:
