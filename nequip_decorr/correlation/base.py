@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from nequip_decorr._validation import as_list, is_finite, is_whole
+from nequip_decorr.checks import as_list, check_choice, check_number, check_whole
 from nequip_decorr.correlation.channels import (
     Block,
     block_moments,
     block_weights,
+    check_layer_weights,
     group_blocks,
     scalar_blocks,
 )
@@ -266,39 +267,12 @@ class CorrelationMetric(Metric):
 
     def _check_options(self) -> None:
         """Raise UserError for options out of range; shapes are known with the data."""
-        if self.layer_dim is not None and not (
-            is_whole(self.layer_dim) and self.layer_dim >= 1
-        ):
-            raise UserError(
-                f"expected a positive `layer_dim` or null, got {self.layer_dim!r}"
-            )
-        weights = self.layer_weights
-        if weights is not None and not (
-            all(is_finite(w) and w >= 0 for w in weights) and sum(weights) > 0
-        ):
-            raise UserError(
-                f"expected finite `layer_weights` >= 0, not all 0, got {weights}"
-            )
-        if self.penalty not in PENALTIES:
-            raise UserError(
-                f"expected `penalty` to be one of {PENALTIES}, got '{self.penalty}'"
-            )
-        if not (is_finite(self.variance_floor) and 0 <= self.variance_floor <= 1):
-            raise UserError(
-                f"expected `variance_floor` between 0 and 1, got "
-                f"{self.variance_floor!r}"
-            )
-        if not is_whole(self.seed):
-            raise UserError(f"expected a whole `seed`, got {self.seed!r}")
-        check_limit("max_edges", self.max_edges)
-
-
-def check_limit(name: str, value: Any) -> None:
-    """Raise a UserError unless a limit is a whole number of at least 2, or None."""
-    if value is not None and not (is_whole(value) and value >= 2):
-        raise UserError(
-            f"expected a whole `{name}` of at least 2 or null, got {value!r}"
-        )
+        check_whole("layer_dim", self.layer_dim, least=1, null=True)
+        check_layer_weights(self.layer_weights)
+        check_choice("penalty", self.penalty, PENALTIES)
+        check_number("variance_floor", self.variance_floor, most=1)
+        check_whole("seed", self.seed, least=0)
+        check_whole("max_edges", self.max_edges, least=2, null=True)
 
 
 def _detached(m: Moments) -> Moments:

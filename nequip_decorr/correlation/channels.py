@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nequip_decorr.checks import is_finite
 from nequip_decorr.correlation.functional import Moments, as_blocks, moments
 from nequip_decorr.errors import UserError
 
@@ -130,6 +131,16 @@ def group_blocks(
         key = (channels, block.dim, block.centred)
         groups.setdefault(key, []).append(index)
     return list(groups.values())
+
+
+def check_layer_weights(weights: Sequence[float] | None) -> None:
+    """Raise UserError unless these are finite weights >= 0, not all 0, or None."""
+    if weights is not None and not (
+        all(is_finite(w) and w >= 0 for w in weights) and sum(weights) > 0
+    ):
+        raise UserError(
+            f"expected finite `layer_weights` >= 0, not all 0, got {weights}"
+        )
 
 
 def block_weights(

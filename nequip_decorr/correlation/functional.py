@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nequip_decorr.checks import check_choice
 from nequip_decorr.correlation.gradients import RowSums
 from nequip_decorr.errors import UserError
 
@@ -181,8 +182,7 @@ def penalty(m: Moments, kind: str = "square", floor: float = VARIANCE_FLOOR) -> 
     Raises:
         UserError: for another ``kind``.
     """
-    if kind not in PENALTIES:
-        raise UserError(f"expected `penalty` to be one of {PENALTIES}, got '{kind}'")
+    check_choice("penalty", kind, PENALTIES)
     cov, variance, live = _with_variances(m, floor)
     # R is not written out: a matrix-vector product takes half the operators each way
     cov = cov * _off_diagonal(cov)

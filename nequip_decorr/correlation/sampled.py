@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nequip_decorr.correlation.base import CorrelationMetric, check_limit
+from nequip_decorr.checks import check_whole
+from nequip_decorr.correlation.base import CorrelationMetric
 from nequip_decorr.correlation.functional import Moments
 
 #: Edges of each rank's batch in a step. With so many, independent channels have a mean
@@ -58,7 +59,7 @@ class SampledCorrelation(CorrelationMetric):
         max_channels: int | None = MAX_CHANNELS,
         **options: Any,
     ) -> None:
-        check_limit("max_channels", max_channels)
+        check_whole("max_channels", max_channels, least=2, null=True)
         # first: it decides which channels go into one product
         self.max_channels = max_channels
         super().__init__(*args, max_edges=max_edges, **options)

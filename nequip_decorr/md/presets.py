@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nequip_decorr.errors import UserError
-from nequip_decorr.md.checks import check_mapping
+from nequip_decorr.checks import check_choice, check_mapping
 from nequip_decorr.md.files import read_yaml
 from nequip_decorr.md.protocol import Criteria, Protocol
-from nequip_decorr.wording import nearest_name
 
 #: ``solid``: is a crystal or a glass stable at T? ``molecule``: do bonds survive far
 #: above the training temperature? ``nve-drift``: is energy conserved (a
@@ -37,11 +35,7 @@ def preset(name: str) -> Protocol:
     Raises:
         UserError: if there is no preset of that name.
     """
-    if name not in PRESETS:
-        raise UserError(
-            f"expected one of the presets {', '.join(PRESETS)}, "
-            f"got {name!r}{nearest_name(name, PRESETS)}"
-        )
+    check_choice("preset", name, PRESETS)
     return PRESETS[name]
 
 

@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from nequip_decorr.errors import UserError
-from nequip_decorr.md.checks import (
+from nequip_decorr.checks import (
     check_choice,
-    check_count,
     check_keys,
     check_mapping,
-    check_not_negative,
-    check_positive,
+    check_number,
     check_switch,
+    check_whole,
     names_of,
 )
+from nequip_decorr.errors import UserError
 
 ENSEMBLES = ("langevin", "nose-hoover", "nve", "ramp")
 
@@ -85,9 +84,9 @@ class Criteria:
                     "the test off, set its limit to null instead"
                 )
             if item.name == "stored_energy_eV_per_atom":
-                check_not_negative(f"criteria.{item.name}", value)
+                check_number(f"criteria.{item.name}", value)
             elif value is not None:
-                check_positive(f"criteria.{item.name}", value)
+                check_number(f"criteria.{item.name}", value, above=0)
 
 
 @dataclass(frozen=True)
@@ -153,12 +152,13 @@ class Protocol:
             "friction_per_fs",
             "thermostat_time_fs",
         ):
-            check_positive(name, getattr(self, name))
+            check_number(name, getattr(self, name), above=0)
         for name in ("replicas", "check_interval_steps", "record_interval_steps"):
-            check_count(name, getattr(self, name), least=1)
-        if self.frame_interval_steps is not None:
-            check_count("frame_interval_steps", self.frame_interval_steps, least=1)
-        check_count("seed", self.seed, least=0)
+            check_whole(name, getattr(self, name), least=1)
+        check_whole(
+            "frame_interval_steps", self.frame_interval_steps, least=1, null=True
+        )
+        check_whole("seed", self.seed, least=0)
         for name in ("half_step_repeat", "keep_velocities", "drop_constraints"):
             check_switch(name, getattr(self, name))
         _not_twice(self)
@@ -174,7 +174,7 @@ class Protocol:
                 "give both or neither"
             )
         if self.ramp_end_temperature_K is not None:
-            check_positive("ramp_end_temperature_K", self.ramp_end_temperature_K)
+            check_number("ramp_end_temperature_K", self.ramp_end_temperature_K, above=0)
         hottest = max([*self.temperatures_K, self.ramp_end_temperature_K or 0.0])
         limit = self.criteria.max_temperature_K
         if limit is not None and not hottest < limit:
@@ -272,7 +272,7 @@ def _temperatures(values: object) -> None:
             f"expected at least one temperature in temperatures_K, got {values!r}"
         )
     for value in values:
-        check_positive("temperatures_K", value)
+        check_number("temperatures_K", value, above=0)
     if len(set(values)) != len(values):
         raise UserError(
             f"expected different temperatures in temperatures_K, got {list(values)}; "

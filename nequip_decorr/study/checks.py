@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nequip_decorr.checks import check_choice
 from nequip_decorr.errors import UserError
 from nequip_decorr.study.compose import Composed, Composer, checkpoint_callbacks
 from nequip_decorr.study.config import Simulation, Study
 from nequip_decorr.study.stages import ERRORS
 from nequip_decorr.study.tasks import Variant, test_names
-from nequip_decorr.wording import counted, named, nearest_name
+from nequip_decorr.wording import counted, named
 
 #: Key of a value; that of a section may be a group of configs as well.
 VALUE_KEY = re.compile(r"\w+(\.\w+)*")
@@ -196,11 +197,8 @@ def check_primary(study: Study, variants: Sequence[Variant]) -> None:
     for variant in variants:
         known = test_names(study, variant.composed)
         # the number of test sets of other data modules is not known yet
-        if variant.composed.lists_tests and primary.test not in known:
-            raise UserError(
-                f"expected one of {', '.join(known) or 'no test sets'} for "
-                f"primary.test, got {primary.test!r}{nearest_name(primary.test, known)}"
-            )
+        if variant.composed.lists_tests:
+            check_choice("primary.test", primary.test, known)
     if not str(primary.metric).endswith(ERRORS):
         raise UserError(
             "expected a metric of the test, such as forces_rmse, for primary.metric, "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nequip_decorr._validation import is_finite
+from nequip_decorr.checks import is_finite
 from nequip_decorr.errors import UserError
 from nequip_decorr.species import configured_species_map
 from nequip_decorr.study.seeds import leaves, seed_keys

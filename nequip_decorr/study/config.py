@@ -7,27 +7,27 @@ of ``nequip-train``; nothing here depends on what they change.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nequip_decorr._validation import is_whole
-from nequip_decorr.errors import UserError
-from nequip_decorr.md.checks import (
-    check_count,
+from nequip_decorr.checks import (
+    check_choice,
     check_keys,
     check_mapping,
     check_switch,
+    check_whole,
+    is_whole,
     names_of,
 )
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.files import read_yaml
 from nequip_decorr.md.presets import preset
 from nequip_decorr.md.protocol import Protocol
 from nequip_decorr.md.results import KINDS
 from nequip_decorr.paths import check_file, split_index, user_path
 from nequip_decorr.study.executor_options import Executor, read_executor
-from nequip_decorr.wording import nearest_name
 
 #: Of variants, simulations and test sets: they become names of files.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -212,12 +212,12 @@ def _strings(key: str, value: object) -> tuple[str, ...] | None:
 def _seeds(value: object) -> tuple[int, ...]:
     """A list of seeds; 8 means 1, ..., 8."""
     if is_whole(value):
-        check_count("seeds", value, least=1)
+        check_whole("seeds", value, least=1)
         return tuple(range(1, int(str(value)) + 1))
     if not isinstance(value, list) or not value:
         raise UserError(f"expected a number of seeds or a list, got {value!r}")
     for seed in value:
-        check_count("each of the seeds", seed, least=0)
+        check_whole("each of the seeds", seed, least=0)
     if len(set(value)) < len(value):
         raise UserError(f"expected different seeds, got {value}; name each once")
     return tuple(value)
@@ -293,7 +293,7 @@ def _primary(study: Study, value: object) -> Primary | None:
     data = check_mapping("primary", value)
     check_keys("primary question", data, names_of(Primary))
     found = Primary(**{"variant": others[0] if others else "", **data})
-    _check_choice("primary.variant", found.variant, others)
+    check_choice("primary.variant", found.variant, others)
     if found.test is not None or found.metric is not None:
         if found.condition or found.event or not (found.test and found.metric):
             raise UserError(
@@ -306,14 +306,6 @@ def _primary(study: Study, value: object) -> Primary | None:
         condition=found.condition or next(iter(conditions), None),
         event=found.event or KINDS[0],
     )
-    _check_choice("primary.condition", found.condition, conditions)
-    _check_choice("primary.event", found.event, KINDS)
+    check_choice("primary.condition", found.condition, conditions)
+    check_choice("primary.event", found.event, KINDS)
     return found
-
-
-def _check_choice(key: str, value: object, known: Sequence[str]) -> None:
-    if value not in known:
-        raise UserError(
-            f"expected one of {', '.join(known) or 'none'} for {key}, got {value!r}"
-            f"{nearest_name(value, known)}"
-        )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from nequip_decorr.checks import check_mapping, check_whole
 from nequip_decorr.errors import UserError
-from nequip_decorr.md.checks import check_count, check_mapping
 from nequip_decorr.wording import nearest_name
 
 KINDS = ("local", "slurm", "debug")
@@ -53,7 +53,7 @@ def read_executor(value: object) -> Executor:
     options = dict(check_mapping(f"executor.{kind}", options or {}))
     if kind == "slurm":
         timeouts = options.pop("max_num_timeout", Executor.max_num_timeout)
-        check_count("executor.slurm.max_num_timeout", timeouts, least=0)
+        check_whole("executor.slurm.max_num_timeout", timeouts, least=0)
         return Executor("slurm", max_num_timeout=timeouts, slurm=_slurm(options))
     known = ("processes", "gpus") if kind == "local" else ()
     for name, number in options.items():
@@ -62,7 +62,7 @@ def read_executor(value: object) -> Executor:
                 f"expected {' or '.join(known) or 'nothing'} in executor.{kind}, got "
                 f"{name!r}{nearest_name(name, known)}"
             )
-        check_count(f"executor.{kind}.{name}", number, least=int(name == "processes"))
+        check_whole(f"executor.{kind}.{name}", number, least=int(name == "processes"))
     return Executor(kind, **options)
 
 

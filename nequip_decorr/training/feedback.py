@@ -12,8 +12,9 @@ from dataclasses import MISSING, dataclass
 from math import exp, inf, isfinite
 from typing import Any, ClassVar
 
+from nequip_decorr.checks import check_number
 from nequip_decorr.errors import UserError
-from nequip_decorr.training.fields import check_number, option
+from nequip_decorr.training.fields import option
 from nequip_decorr.training.schedules import Schedule
 
 #: Weight of the past in the moving average.
@@ -52,11 +53,7 @@ class Target(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("schedule.level", self.level, above=0)
-        if self.level >= 1:
-            raise UserError(
-                f"expected `schedule.level` (debiased mean rho^2) < 1, got {self.level}"
-            )
+        check_number("schedule.level", self.level, above=0, below=1)
         check_number("schedule.rate", self.rate, above=0)
         check_number("schedule.max_coeff", self.max_coeff, above=0)
         check_number("schedule.guard_band", self.guard_band)

@@ -1,12 +1,12 @@
-"""Groups of options: declared as dataclasses, read from a mapping, checked."""
+"""Groups of options: declared as dataclasses, read from a mapping."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar
 
-from nequip_decorr._validation import is_finite, is_whole, plain
+from nequip_decorr.checks import plain
 from nequip_decorr.errors import UserError
 
 T = TypeVar("T")
@@ -15,11 +15,6 @@ T = TypeVar("T")
 def option(default: Any, meaning: str) -> Any:
     """A field of an option group; ``MISSING`` as a default makes it required."""
     return field(default=default, metadata={"meaning": meaning})
-
-
-def names(group: type) -> list[str]:
-    """Names of the options of a group."""
-    return [each.name for each in fields(group)]
 
 
 def read_mapping(group: str, given: Any, example: str) -> dict[str, Any]:
@@ -51,40 +46,3 @@ def build(cls: type[T], group: str, given: Mapping[str, Any]) -> T:
                 f"{each.metadata['meaning']}"
             )
     return cls(**given)
-
-
-def check_number(
-    name: str, value: Any, *, above: float | None = None, most: float | None = None
-) -> None:
-    """Raise UserError unless ``value`` is a finite number in a range.
-
-    Args:
-        name: of the option.
-        value: of the option.
-        above: it must be larger than this; None accepts 0 and larger.
-        most: largest value; None for no limit.
-    """
-    low = ">= 0" if above is None else f"> {above:g}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise UserError(f"expected `{name}` to be a number {low}, got {value!r}")
-    large = value >= 0 if above is None else value > above
-    if not (is_finite(value) and large and (most is None or value <= most)):
-        end = "" if most is None else f" and <= {most:g}"
-        raise UserError(f"expected a finite `{name}` {low}{end}, got {value}")
-
-
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise UserError unless ``value`` is a whole number of at least ``least``."""
-    if not (is_whole(value) and value >= least):
-        raise UserError(
-            f"expected `{name}` to be a whole number of at least {least}, got {value!r}"
-        )
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
-    """Raise UserError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise UserError(
-            f"expected `{name}` to be {', '.join(choices[:-1])} or {choices[-1]}, got "
-            f"{value!r}"
-        )

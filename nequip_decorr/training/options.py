@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from nequip_decorr._validation import is_finite, plain
+from nequip_decorr.checks import (
+    as_list,
+    check_choice,
+    check_number,
+    check_switch,
+    check_whole,
+    names_of,
+    plain,
+)
+from nequip_decorr.correlation.channels import check_layer_weights
 from nequip_decorr.correlation.functional import PENALTIES, VARIANCE_FLOOR
 from nequip_decorr.correlation.sampled import MAX_CHANNELS, MAX_EDGES
 from nequip_decorr.errors import UserError
 from nequip_decorr.training.feedback import Target
-from nequip_decorr.training.fields import (
-    build,
-    check_choice,
-    check_number,
-    check_whole,
-    names,
-    option,
-    read_mapping,
-)
+from nequip_decorr.training.fields import build, option, read_mapping
 from nequip_decorr.training.schedules import (
     Constant,
     Cosine,
@@ -65,8 +66,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         for name in ("edges", "channels"):
-            if getattr(self, name) is not None:
-                check_whole(f"sample.{name}", getattr(self, name), least=2)
+            check_whole(f"sample.{name}", getattr(self, name), least=2, null=True)
         check_whole("sample.every", self.every, least=1)
         check_whole("sample.seed", self.seed, least=0)
 
@@ -120,34 +120,18 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        if self.layer_dim is not None:
-            check_whole("layer_dim", self.layer_dim, least=1)
-        if not isinstance(self.monitor, bool):
-            raise UserError(
-                f"expected `monitor` to be true or false, got {self.monitor!r}"
-            )
+        check_whole("layer_dim", self.layer_dim, least=1, null=True)
+        check_switch("monitor", self.monitor)
         for name, value in (("features", self.features or ""), ("name", self.name)):
             if not isinstance(value, str):
                 raise UserError(f"expected `{name}` to be a name, got {value!r}")
-        check_layer_weights(self.layer_weights)
+        check_layer_weights(as_list("layer_weights", self.layer_weights))
 
     def settings(self) -> dict[str, Any]:
         """All values in nested dictionaries, for loggers and checkpoints."""
         nested = {key: plain(value) for key, value in asdict(self).items()}
         nested["schedule"] = {"kind": self.schedule.kind, **nested["schedule"]}
         return nested
-
-
-def check_layer_weights(weights: Sequence[float] | None) -> None:
-    """Raise UserError unless these are finite weights >= 0, not all 0, or None."""
-    if weights is None:
-        return
-    if not isinstance(weights, list):
-        raise UserError(f"expected `layer_weights` to be a list, got {weights!r}")
-    if not (all(is_finite(w) and w >= 0 for w in weights) and sum(weights) > 0):
-        raise UserError(
-            f"expected finite `layer_weights` >= 0, not all 0, got {weights}"
-        )
 
 
 #: Options of earlier versions that have another name now.
@@ -174,7 +158,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
     """
     values = dict(given)
     for name in values:
-        if name not in names(Options):
+        if name not in names_of(Options):
             raise _unknown(name)
     recommended = RECOMMENDED if values.get("schedule") is None else {}
     values["schedule"] = read_schedule(
@@ -187,7 +171,7 @@ def read_options(given: Mapping[str, Any]) -> Options:
     for group, cls, example in groups:
         options = read_mapping(group, values.get(group), example)
         for name in options:
-            if name not in names(cls):
+            if name not in names_of(cls):
                 raise _unknown(f"{group}.{name}")
         values[group] = build(cls, group, recommended.get(group, {}) | options)
     return Options(**{name: plain(value) for name, value in values.items()})
@@ -203,9 +187,9 @@ def read_schedule(given: Any) -> Schedule:
     kind = options.pop("kind", Cosine.kind)
     check_choice("schedule.kind", kind, list(SCHEDULES))
     for name in options:
-        if name in names(SCHEDULES[kind]):
+        if name in names_of(SCHEDULES[kind]):
             continue
-        users = [each for each, cls in SCHEDULES.items() if name in names(cls)]
+        users = [each for each, cls in SCHEDULES.items() if name in names_of(cls)]
         if not users:
             raise _unknown(f"schedule.{name}")
         raise UserError(
@@ -218,12 +202,12 @@ def read_schedule(given: Any) -> Schedule:
 def all_names() -> list[str]:
     """Names of all options, with dots."""
     groups: dict[str, list[str]] = {
-        "schedule": ["kind", *(n for cls in SCHEDULES.values() for n in names(cls))],
-        "sample": names(Sample),
-        "penalty": names(Penalty),
+        "schedule": ["kind", *(n for cls in SCHEDULES.values() for n in names_of(cls))],
+        "sample": names_of(Sample),
+        "penalty": names_of(Penalty),
     }
     dotted = [f"{group}.{name}" for group in groups for name in groups[group]]
-    return list(dict.fromkeys([*names(Options), *dotted]))
+    return list(dict.fromkeys([*names_of(Options), *dotted]))
 
 
 def _unknown(name: str) -> UserError:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from math import cos, inf, isfinite, pi
 from typing import ClassVar, TypeAlias
 
-from nequip_decorr.errors import UserError
-from nequip_decorr.training.fields import (
+from nequip_decorr.checks import (
     check_choice,
     check_number,
+    check_switch,
     check_whole,
-    option,
 )
+from nequip_decorr.errors import UserError
+from nequip_decorr.training.fields import option
 
 DIRECTIONS = ("up", "down", "bump")
 UNITS = ("step", "epoch", "fraction")
@@ -120,11 +121,7 @@ class Planned(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_position("warmup", self.warmup)
-        if not isinstance(self.relative, bool):
-            raise UserError(
-                f"expected `schedule.relative` to be true or false, got "
-                f"{self.relative!r}"
-            )
+        check_switch("schedule.relative", self.relative)
 
     def at(self, position: float, end: float = inf) -> float:
         """See :meth:`Schedule.at`."""

@@ -254,26 +254,47 @@ def test_the_yaml_of_the_docstring_is_a_loss():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layer_dim": 0}, "positive `layer_dim` or null, got 0"),
-        ({"layer_dim": -4}, "`layer_dim` or null, got -4"),
-        ({"layer_dim": 64.0}, "`layer_dim` or null, got 64.0"),
-        ({"layer_dim": "64"}, "`layer_dim` or null, got '64'"),
+        ({"layer_dim": 0}, "`layer_dim` to be a whole number >= 1 or null, got 0"),
+        ({"layer_dim": -4}, "`layer_dim` to be a whole number >= 1 or null, got -4"),
+        (
+            {"layer_dim": 64.0},
+            "`layer_dim` to be a whole number >= 1 or null, got 64.0",
+        ),
+        (
+            {"layer_dim": "64"},
+            "`layer_dim` to be a whole number >= 1 or null, got '64'",
+        ),
         ({"layer_weights": 1.0}, "`layer_weights` to be a list or null, got 1.0"),
         ({"layer_weights": ["a"]}, r"finite `layer_weights`.*got \['a'\]"),
-        ({"variance_floor": "low"}, "`variance_floor` between 0 and 1, got 'low'"),
+        (
+            {"variance_floor": "low"},
+            "`variance_floor` to be a finite number >= 0 and <= 1, got 'low'",
+        ),
         ({"layer_weights": [-1.0, 2.0]}, r"`layer_weights` >= 0.*got \[-1.0, 2.0\]"),
         ({"layer_weights": [0.0, 0.0]}, r"not all 0, got \[0.0, 0.0\]"),
         ({"layer_weights": [NAN, 1.0]}, r"finite `layer_weights`.*got \[nan, 1.0\]"),
         ({"layer_weights": [INF]}, r"finite `layer_weights`.*got \[inf\]"),
-        ({"penalty": "cube"}, r"one of \('square', 'abs'\), got 'cube'"),
-        ({"variance_floor": -1e-4}, "`variance_floor` between 0 and 1, got -0.0001"),
-        ({"variance_floor": NAN}, "`variance_floor` between 0 and 1, got nan"),
-        ({"variance_floor": 2}, "`variance_floor` between 0 and 1, got 2"),
-        ({"max_edges": 1}, "`max_edges` of at least 2 or null, got 1"),
-        ({"max_edges": 2.5}, "`max_edges` of at least 2 or null, got 2.5"),
-        ({"max_edges": NAN}, "`max_edges` of at least 2 or null, got nan"),
-        ({"max_edges": True}, "`max_edges` of at least 2 or null, got True"),
-        ({"seed": 1.5}, "whole `seed`, got 1.5"),
+        ({"penalty": "cube"}, "to be one of square, abs, got 'cube'"),
+        (
+            {"variance_floor": -1e-4},
+            "`variance_floor` to be a finite number >= 0 and <= 1, got -0.0001",
+        ),
+        (
+            {"variance_floor": NAN},
+            "`variance_floor` to be a finite number >= 0 and <= 1, got nan",
+        ),
+        (
+            {"variance_floor": 2},
+            "`variance_floor` to be a finite number >= 0 and <= 1, got 2",
+        ),
+        ({"max_edges": 1}, "`max_edges` to be a whole number >= 2 or null, got 1"),
+        ({"max_edges": 2.5}, "`max_edges` to be a whole number >= 2 or null, got 2.5"),
+        ({"max_edges": NAN}, "`max_edges` to be a whole number >= 2 or null, got nan"),
+        (
+            {"max_edges": True},
+            "`max_edges` to be a whole number >= 2 or null, got True",
+        ),
+        ({"seed": 1.5}, "`seed` to be a whole number >= 0, got 1.5"),
     ],
 )
 def test_bad_options_get_one_line(options, message):

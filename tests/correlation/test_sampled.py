@@ -188,7 +188,9 @@ def test_a_mean_square_needs_a_batch(metric_class):
 
 @pytest.mark.parametrize("bad", [1, 2.5, True, NAN, "64"])
 def test_bad_limits_get_one_line(bad):
-    with pytest.raises(UserError, match="`max_channels` of at least 2 or null, got"):
+    with pytest.raises(
+        UserError, match="`max_channels` to be a whole number >= 2 or null, got"
+    ):
         SampledCorrelation(max_channels=bad)
 
 

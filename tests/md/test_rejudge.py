@@ -297,7 +297,7 @@ def test_few_steps_are_kept_of_many(tmp_path):
         ({"min_distance_ratio": 1.1}, "min_distance_ratio <= 1, got 1.1"),
         ({"min_distance_ratio": 0.98}, "the start structures satisfy"),
         ({"min_distance": 0.9}, "did you mean 'min_distance_ratio'"),
-        ({"max_force_eV_per_A": -1.0}, "max_force_eV_per_A > 0"),
+        ({"max_force_eV_per_A": -1.0}, "max_force_eV_per_A` to be a finite number > 0"),
         ({"max_temperature_K": 40.0}, "temperatures below criteria.max_temperature_K"),
     ],
 )

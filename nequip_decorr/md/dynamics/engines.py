@@ -15,11 +15,11 @@ from __future__ import annotations
 import importlib
 from typing import Any, NamedTuple, cast
 
+from nequip_decorr.checks import check_choice
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.dynamics.contract import Engine
 from nequip_decorr.md.models import Loader
 from nequip_decorr.md.protocol import Protocol
-from nequip_decorr.wording import nearest_name
 
 
 class Kind(NamedTuple):
@@ -64,11 +64,7 @@ def batched(engine: str) -> bool:
 
 
 def _kind(engine: str) -> Kind:
-    if engine not in ENGINES:
-        raise UserError(
-            f"expected engine to be one of {', '.join(ENGINES)}, "
-            f"got {engine!r}{nearest_name(engine, ENGINES)}"
-        )
+    check_choice("engine", engine, ENGINES)
     return ENGINES[engine]
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from ase import Atoms
 from rich.console import Console
 
+from nequip_decorr.checks import check_whole
 from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
-from nequip_decorr.md.checks import check_count
 from nequip_decorr.md.dynamics import engines
 from nequip_decorr.md.models import ModelHandle, calculator_model, load_model
 from nequip_decorr.md.protocol import Protocol
@@ -99,7 +99,7 @@ def run_stability(
             far are kept; the same call resumes the run.
     """
     handle = _handle(model, engine, device, chemical_species_to_atom_type_map)
-    check_count("processes", processes, least=1)
+    check_whole("processes", processes, least=1)
     if processes > 1 and handle.open is None:
         raise UserError(
             "several processes need a function that returns the calculator, got "

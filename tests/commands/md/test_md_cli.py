@@ -96,7 +96,7 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, checkpoint, hfo2):
     cases = {
         "elements that the model knows": [checkpoint, "water.xyz"],
         "no overlapping atoms": [checkpoint, "crowded.extxyz"],
-        "horizon_ps > 0": [checkpoint, hfo2, "--horizon-ps", 0],
+        "`horizon_ps` to be a finite number > 0": [checkpoint, hfo2, "--horizon-ps", 0],
         "did you mean 'max_force_eV_per_A'": [
             checkpoint, hfo2, "--protocol", "wrong.yaml",
         ],

@@ -95,8 +95,8 @@ def test_the_start_is_that_of_the_structure(ensemble):
             {"ensemble": "nve", "replicas": 1, "temperatures_K": (300.0, 600.0)},
             "has no thermostat",
         ),
-        ({"keep_velocities": "yes"}, "true or false for keep_velocities"),
-        ({"drop_constraints": 1}, "true or false for drop_constraints"),
+        ({"keep_velocities": "yes"}, "`keep_velocities` to be true or false"),
+        ({"drop_constraints": 1}, "`drop_constraints` to be true or false"),
     ],
 )
 def test_replicas_that_would_be_the_same_are_refused(changes, message):

@@ -202,7 +202,7 @@ def test_an_output_that_cannot_be_written(tmp_path):
 def test_bad_calls(tmp_path):
     with pytest.raises(UserError, match="a function that returns the calculator"):
         run_stability(springs(), crystal(), SHORT, output=tmp_path, processes=2)
-    with pytest.raises(UserError, match="whole number >= 1 for processes, got 0"):
+    with pytest.raises(UserError, match="`processes` to be a whole number >= 1, got 0"):
         run_stability(springs(), crystal(), SHORT, output=tmp_path, processes=0)
     with pytest.raises(UserError, match="did you mean 'torchsim'"):
         run_stability(springs(), crystal(), SHORT, output=tmp_path, engine="torch-sim")
