@@ -224,7 +224,7 @@ def test_a_run_that_only_validates_is_watched(cosine: Run, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("schedule.kind=sine", "expected `schedule.kind` to be constant,"),
+        ("schedule.kind=sine", "expected `schedule.kind` to be one of constant,"),
         ("name=forces_mse", "already has a metric called 'forces_mse'"),
         ("features=nonsense", "got 'nonsense'"),
     ],
