@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from nequip_decorr.checks import as_list, check_choice, check_number, check_whole
+from nequip_decorr.checks import (
+    as_list,
+    check_choice,
+    check_number,
+    check_whole,
+    is_whole,
+)
 from nequip_decorr.correlation.channels import (
     Block,
     block_moments,
@@ -271,7 +277,8 @@ class CorrelationMetric(Metric):
         check_layer_weights(self.layer_weights)
         check_choice("penalty", self.penalty, PENALTIES)
         check_number("variance_floor", self.variance_floor, most=1)
-        check_whole("seed", self.seed, least=0)
+        if not is_whole(self.seed):
+            raise UserError(f"expected a whole `seed`, got {self.seed!r}")
         check_whole("max_edges", self.max_edges, least=2, null=True)
 
 
