@@ -73,7 +73,7 @@ def check_whole(name: str, value: Any, least: int, *, null: bool = False) -> Non
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raise a UserError unless a value is one of the choices."""
-    if value not in choices:
+    if value not in list(choices):  # a list from YAML cannot be looked up in a mapping
         raise UserError(
             f"expected `{name}` to be one of {', '.join(choices) or 'none'}, got "
             f"{value!r}{nearest_name(value, choices)}"

@@ -185,7 +185,7 @@ def read_schedule(given: Any) -> Schedule:
     """
     options = read_mapping("schedule", given, "{kind: cosine, coeff: 3.0}")
     kind = options.pop("kind", Cosine.kind)
-    check_choice("schedule.kind", kind, list(SCHEDULES))
+    check_choice("schedule.kind", kind, SCHEDULES)
     for name in options:
         if name in names_of(SCHEDULES[kind]):
             continue

@@ -112,7 +112,9 @@ def test_refuses(change, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "\tx: 1", "preset: solidd"])
+@pytest.mark.parametrize(
+    "text", ["a: [", "- 1\n- 2", "\tx: 1", "preset: solidd", "preset: [solid]"]
+)
 def test_refuses_files(tmp_path, text):
     path = tmp_path / "p.yaml"
     path.write_text(text)
