@@ -40,6 +40,8 @@ WORDS = {
     "training time": ("longer", "shorter"),
 }
 
+#: How the verdict begins where replicas ended before the event in question could come.
+NOT_FOLLOWED = "not followed"
 
 #: Times that differ by less are the same.
 ROUNDING = 1 + 1e-9
@@ -227,7 +229,7 @@ def _time_answer(
         # censoring must be independent of the event, and this is not
         return replace(
             answer,
-            verdict=f"not followed: an unphysical geometry ended {sum(n_ended)} of "
+            verdict=f"{NOT_FOLLOWED}: an unphysical geometry ended {sum(n_ended)} of "
             f"{2 * len(pairs)} replicas before an explosion could; set `until: "
             "explosion` to compare",
         )

@@ -190,6 +190,9 @@ class DebugRunner(Runner):
         return 1
 
     def submit(self, tasks: Sequence[Task]) -> set[str]:
+        # a record says which GPUs a task had
+        gpus = ",".join(map(str, visible_gpus()))
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", gpus)
         for task in tasks:
             TaskRun(str(self.folder.path), task.key)()
         return {task.key for task in tasks}

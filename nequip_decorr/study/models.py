@@ -9,6 +9,9 @@ from typing import Any
 
 from nequip_decorr.study.folder import Registered
 
+#: Values of ``CUDA_VISIBLE_DEVICES`` with which a task has no GPU; None: not set.
+NO_GPUS = (None, "", "-1")
+
 
 @dataclass(frozen=True)
 class Model:
@@ -81,7 +84,7 @@ def _add(
     result = record["result"]
     if stage == "train":
         known["checkpoint"] = result["checkpoint"]
-        known["train_gpu"] = bool(record["machine"].get("gpus"))
+        known["train_gpu"] = record["machine"].get("gpus") not in NO_GPUS
         if not record["interrupted"]:
             known["train_s"] = record["cpu_s"]
             known["train_wall_s"] = record["wall_s"]

@@ -145,7 +145,7 @@ def prepare(stage: str, command: Sequence[str], folder: Path) -> tuple[str, ...]
         if last is not None:
             return (*command, f"++ckpt_path={quoted(last)}")
         shutil.rmtree(folder, ignore_errors=True)
-    elif stage in ("test", "inspect", "compile"):
+    elif not stage.startswith("md-"):
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     return tuple(command)
@@ -165,7 +165,7 @@ def harvest(stage: str, folder: Path, test_sets: Sequence[str]) -> dict[str, Any
             return {"errors": test_errors(folder / "metrics.csv", test_sets)}
         if stage == "inspect":
             return inspected(folder / "inspect.json")
-        if stage == "compile":
+        if stage.startswith("compile"):  # one for each engine
             partial_model(folder).replace(compiled_model(folder))
             return {"model": compiled_model(folder).name}
         return simulated(folder)

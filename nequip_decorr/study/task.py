@@ -119,9 +119,13 @@ def run_task(study: StudyFolder, key: str, ending: Ending) -> None:
 def _interrupted(
     study: StudyFolder, task: Task, earlier: Sequence[Mapping[str, Any]]
 ) -> int:
-    """Earlier attempts that were killed, or whose training is continued."""
-    resumes = task.stage == "train" and last_checkpoint(study.path / task.folder)
-    return sum(bool(resumes) or each["ended"] is None for each in earlier)
+    """Earlier attempts that were killed; of a training, those that it continues.
+
+    Without a checkpoint, a training starts afresh and is the one that was asked for.
+    """
+    if task.stage != "train":
+        return sum(each["ended"] is None for each in earlier)
+    return len(earlier) if last_checkpoint(study.path / task.folder) else 0
 
 
 def _run(

@@ -250,11 +250,15 @@ def test_the_price_of_a_training_on_a_gpu_is_wall_time(tmp_path):
         by_quantity = {a.question.quantity: a for a in findings(folder).answers}
         return by_quantity["training time"].effect.value
 
+    def with_gpus(gpus):
+        for path in (folder.path / "records").glob("*.train.json"):
+            record = json.loads(path.read_text())
+            path.write_text(json.dumps({**record, "machine": {"gpus": gpus}}))
+
     assert price() == pytest.approx(1.0)
-    for path in (folder.path / "records").glob("*.train.json"):
-        record = json.loads(path.read_text())
-        path.write_text(json.dumps({**record, "machine": {"gpus": "0"}}))
-    assert price() == pytest.approx(3.0)
+    for gpus, expected in ((None, 1.0), ("", 1.0), ("-1", 1.0), ("0", 3.0)):
+        with_gpus(gpus)
+        assert price() == pytest.approx(expected)
 
 
 def test_one_variant_asks_nothing(tmp_path):

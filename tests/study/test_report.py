@@ -102,12 +102,15 @@ def test_trainings_that_were_resumed_are_named(tmp_path):
     folder = synthetic_study(tmp_path / "s")
     key = "variant-1_2.train"
     folder.store.write(key, {**folder.record(key), "interrupted": 1})
+    key = "variant-1_3.train"  # its process died; nothing has come of it
+    failed = {"status": "failed", "result": None, "error": "exit status 1"}
+    folder.store.write(key, {**folder.record(key), **failed, "interrupted": 1})
     page, result = report(folder)
-    assert "interrupted and resumed: variant-1, 2." in page.text
+    assert "Trainings that were interrupted: variant-1, 2. " in page.text
     (time,) = (
         a for a in result["answers"] if a["question"]["quantity"] == "training time"
     )
-    assert time["effect"]["seeds"] == 7
+    assert time["effect"]["seeds"] == 6
 
 
 def test_not_a_study(tmp_path):

@@ -87,6 +87,19 @@ def test_a_training_continued_after_a_failure_is_told(folder, left, resumed):
     assert folder.record(one.key)["interrupted"] == resumed
 
 
+@pytest.mark.parametrize(("left", "resumed"), [("last.ckpt", 1), ("other", 0)])
+def test_a_training_that_was_killed_early_is_that_of_its_seed(folder, left, resumed):
+    """Without a checkpoint, the next attempt starts from the first step."""
+    out = folder.path / "models" / "a_1"
+    out.mkdir(parents=True)
+    (out / left).touch()
+    one = Task("train", "a", 1, ("false",), str(out))
+    registered(folder, one)
+    folder.begin(one.key)
+    run_task(folder, one.key, Ending())
+    assert folder.record(one.key)["interrupted"] == resumed
+
+
 def test_a_command_that_leaves_nothing_failed(folder, debug):
     one = task(folder, "true")
     (record,) = run_tasks(folder, registered(folder, one), debug, quiet).values()

@@ -17,6 +17,17 @@ def test_a_training_without_a_checkpoint_starts_in_an_empty_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("stage", ["compile", "compile-torchsim"])
+def test_a_compiled_model_is_moved_when_it_is_complete(tmp_path, stage):
+    """For whichever engine; what an earlier attempt has left is removed."""
+    (tmp_path / "partial.nequip.pt2").touch()
+    assert stages.prepare(stage, ("nequip-compile",), tmp_path) == ("nequip-compile",)
+    assert not list(tmp_path.iterdir())
+    stages.partial_model(tmp_path).write_text("model")
+    assert stages.harvest(stage, tmp_path, []) == {"model": "model.nequip.pt2"}
+    assert stages.compiled_model(tmp_path).read_text() == "model"
+
+
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_model_that_diverged_fails_its_test(tmp_path, value):
     header = "epoch,test0_epoch/energy_rmse,test0_epoch/forces_rmse"

@@ -134,12 +134,14 @@ def notes(found: Findings) -> list[str]:
     resumed = [
         f"{record['variant']}, {record['seed']}"
         for record in found.records.values()
-        if record["stage"] == "train" and record["interrupted"]
+        if record["stage"] == "train"
+        and record["status"] == "done"
+        and record["interrupted"]
     ]
     if resumed:
         said.append(
-            f"Trainings that were interrupted and resumed: {'; '.join(resumed)}. "
-            "NequIP then shuffles frames in a different order, and their time is not "
+            f"Trainings that were interrupted: {'; '.join(resumed)}. NequIP shuffles "
+            "frames in a different order where it resumes, and their time is not "
             "counted."
         )
     said += of_answers(found.answers)

@@ -141,6 +141,27 @@ def test_only_the_study_is_killed(tmp_path):
     assert records(tmp_path) == ["fast_1.test", "fast_1.train"]
 
 
+def test_batched_md_of_a_model_that_is_compiled_for_it(tmp_path):
+    pytest.importorskip("torch_sim")
+    brief = {"fast": [*studies.FAST[1:], "trainer.max_epochs=1"]}
+    md = {
+        "structures": "start.extxyz",
+        "temperatures_K": [300],
+        "horizon_ps": 0.005,
+        "replicas": 1,
+        "engine": "torchsim",
+    }
+    changes = {"variants": brief, "md": {"hot": md}, "compile": True}
+    studies.study_file(tmp_path, **changes, inspect=False)
+    done = studies.run(tmp_path, "study.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = studies.results(tmp_path / "study-results")
+    model = found["fast_1.compile-torchsim"][1]["model"]
+    assert (tmp_path / "study-results" / model).is_file()
+    _, simulated = found["fast_1.md-hot"]
+    assert len(simulated["replicas"]) == 2
+
+
 def test_a_task_that_fails_is_kept_and_tried_again(tmp_path):
     """Not a number of epochs that Lightning knows: the other variant is not stopped."""
     variants = {"good": [], "bad": ["trainer.max_epochs=-7"]}
