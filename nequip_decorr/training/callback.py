@@ -154,15 +154,17 @@ class EdgeDecorrelation(Callback):
         if self._loss is not pl_module.loss:  # another training
             self._loss, self.term, self._monitors = pl_module.loss, None, []
             self._course, self._restored_settings = Course(options.schedule), None
-        if stage == "fit" and self.term is None and options.schedule.coeff > 0:
-            _check_training(trainer, pl_module, self._course)
-            self.term = LossTerm(options, self._found, pl_module.loss, self._names)
-        if options.monitor and not self._monitors:
-            for manager in pl_module.val_metrics:
-                if manager is not None:
-                    metric = new_monitor(options, self._found)
-                    nequip_internals.add_metric(manager, self.name, metric)
-                    self._monitors.append(metric)
+        if stage == "fit" and options.schedule.coeff > 0:
+            if self.term is None:
+                _check_training(trainer, pl_module, self._course)
+                self.term = LossTerm(options, self._found, pl_module.loss, self._names)
+            self.term.attach()
+        if options.monitor:
+            managers = _managers(pl_module)
+            if not self._monitors:
+                self._monitors = [new_monitor(options, self._found) for _ in managers]
+            for manager, metric in zip(managers, self._monitors, strict=True):
+                nequip_internals.add_metric(manager, self.name, metric)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Log what is decorrelated."""
@@ -176,8 +178,12 @@ class EdgeDecorrelation(Callback):
             log.warning(f"{PACKAGE}: {logs.wide_line(self.name, widest)}")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Remove the hooks from the model."""
+        """Remove the term, the monitors and the hooks, for trainings without them."""
         self._untap()
+        if self.term is not None:
+            self.term.detach()
+        for manager, metric in zip(_managers(pl_module), self._monitors, strict=False):
+            nequip_internals.remove_metric(manager, self.name, metric)
 
     # --- in training ---
 
@@ -295,6 +301,11 @@ class EdgeDecorrelation(Callback):
 _NO_OPTIONS = {"self", "__class__", "unknown"}
 
 
+def _managers(pl_module: Any) -> list[Any]:
+    """The metrics of each validation set."""
+    return [manager for manager in pl_module.val_metrics if manager is not None]
+
+
 def _names_of_terms(trainer: Any, mine: str) -> frozenset[str]:
     """Names of all decorrelation terms of a training.
 
@@ -318,8 +329,7 @@ def _check_training(trainer: Any, pl_module: Any, course: Course) -> None:
         UserError: see :class:`EdgeDecorrelation`.
     """
     nequip_internals.refuse_unsupported(trainer, pl_module)
-    restarts = trainer.ckpt_path is not None
-    course.check(trainer.max_epochs, trainer.max_steps, restarts)
+    course.check(trainer.max_epochs, trainer.max_steps)
     if course.controller is not None:
         monitor = course.controller.target.guard_monitor
         nequip_internals.check_guard(trainer, pl_module, monitor)

@@ -6,7 +6,7 @@ from math import inf
 from typing import Any
 
 from nequip_decorr.errors import UserError
-from nequip_decorr.training.feedback import Controller, Target
+from nequip_decorr.training.feedback import Controller, Guard, Target
 from nequip_decorr.training.progress import Progress, Scale, latest_end
 from nequip_decorr.training.relative import RunningLoss
 from nequip_decorr.training.schedules import Planned, Schedule
@@ -48,16 +48,16 @@ class Course:
         loss = self.running_loss
         return planned if loss is None else planned * loss.value
 
-    def check(self, max_epochs: int, max_steps: int, restarts: bool) -> None:
+    def check(self, max_epochs: int, max_steps: int) -> None:
         """Check the schedule against the limits of a Trainer, without its data.
 
         Raises:
             UserError: see :meth:`coefficient`.
         """
         end = latest_end(self._unit, max_epochs, max_steps)
-        # steps before a restart may have been longer or shorter
-        fixed = self._unit == "epoch" or not restarts
-        if end is not None and (fixed or end == inf):
+        # an end in steps is known with the data only: those before a restart, of which
+        # nothing is known yet, may have been longer or shorter
+        if end is not None and (self._unit == "epoch" or end == inf):
             self._place(0.0, end)
             self.coefficient()
 
@@ -96,13 +96,17 @@ class Course:
     def restore(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`; ``settings`` are those before the restart.
 
-        Feedback begins with another coefficient if the config has another one now.
+        Feedback begins with another coefficient if the config has another one now, and
+        its guard begins anew with another error.
         """
         if self.controller is not None:
             self.controller.restore(state["feedback"])
-            before = state.get("settings", {}).get("schedule", {}).get("coeff")
-            if before not in (None, self.schedule.coeff):
+            before = state.get("settings", {}).get("schedule", {})
+            if before.get("coeff") not in (None, self.schedule.coeff):
                 self.controller.coeff = self.schedule.coeff
+            monitor = self.controller.target.guard_monitor
+            if before.get("guard_monitor") not in (None, monitor):
+                self.controller.guard = Guard()
         # none of an earlier version, or of a training that was not relative
         if self.running_loss is not None and state.get("running_loss"):
             self.running_loss.restore(state["running_loss"])

@@ -46,6 +46,7 @@ RELIED_UPON = (
     "training_module.loss",
     "training_module.loss.do_weighted_sum",
     "training_module.loss.entries",
+    "training_module.loss.metrics_values_epoch",
     "training_module.loss.metrics_values_step",
     "training_module.model",
     "training_module.val_metrics",
@@ -135,6 +136,19 @@ def add_metric(manager: Any, name: str, metric: nn.Module) -> None:
     )
     manager.entries[name] = entry
     manager.update({name: module})
+
+
+def remove_metric(manager: Any, name: str, metric: nn.Module) -> None:
+    """Inverse of :func:`add_metric`; does nothing if the metric is not there."""
+    if name not in manager or manager[name] is not metric:
+        return
+    manager.pop(name)
+    for values in (
+        manager.entries,
+        manager.metrics_values_step,
+        manager.metrics_values_epoch,
+    ):
+        values.pop(name, None)
 
 
 def set_coefficient(

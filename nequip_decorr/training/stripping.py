@@ -13,7 +13,8 @@ def strip_checkpoint(checkpoint: dict[str, Any], name: str) -> None:
     """
     state = checkpoint["state_dict"]
     for key, extra in state.items():
-        if not (key.endswith("_extra_state") and isinstance(extra, dict)):
+        ours = key.startswith(("loss.", "val_metrics."))
+        if not (ours and key.endswith("_extra_state") and isinstance(extra, dict)):
             continue
         if "coeff_dict" in extra:
             state[key] = {

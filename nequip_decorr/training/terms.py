@@ -24,8 +24,7 @@ class LossTerm:
     Args:
         options: of the callback.
         found: features of the model.
-        loss: NequIP's ``MetricsManager``, to which the term is added; it enters with
-            the first coefficient that is not 0.
+        loss: NequIP's ``MetricsManager``, see :meth:`attach`.
         names: names of all decorrelation terms.
 
     Attributes:
@@ -47,8 +46,15 @@ class LossTerm:
         self._loss, self._names = loss, names
         self._step, self._average = 0, 0.0
         self._said_idle = False
-        nequip_internals.add_metric(loss, self.name, self.metric)
+
+    def attach(self) -> None:
+        """Add the term to the loss; it enters with the first coefficient above 0."""
+        nequip_internals.add_metric(self._loss, self.name, self.metric)
         self.enter(0.0)
+
+    def detach(self) -> None:
+        """Remove the term from the loss, if it is there."""
+        nequip_internals.remove_metric(self._loss, self.name, self.metric)
 
     @property
     def has_values(self) -> bool:

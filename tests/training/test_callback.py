@@ -15,6 +15,7 @@ def set_up(callback, module):
     quiet = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
     trainer = Trainer(callbacks=[callback], max_epochs=4, **quiet)
     callback.setup(trainer, module, "fit")
+    return trainer
 
 
 @pytest.mark.parametrize("monitor", [True, False])
@@ -75,3 +76,24 @@ def test_the_stages_of_one_training_have_one_term(module):
     term = callback.term
     set_up(callback, module)
     assert callback.term is term
+    assert module.loss["edge_correlation"] is term.metric
+
+
+def test_nothing_is_left_in_the_module_after_a_training(module, built):
+    """Evaluated or trained by a Trainer without the callback, it is a plain one."""
+    callback = EdgeDecorrelation(schedule={"coeff": 0.5})
+    trainer = set_up(callback, module)
+    callback.term.enter(0.5)
+    term = callback.term
+    for _ in range(2):
+        callback.teardown(trainer, module, "fit")
+        assert coefficients(module.loss) == coefficients(built.loss)
+        assert list(module.loss) == list(built.loss)
+        assert list(module.val_metrics[0]) == list(built.val_metrics[0])
+        for manager in (module.loss, module.val_metrics[0]):
+            assert list(manager.metrics_values_step) == list(manager)
+    # a second fit of the same Trainer goes on with what it had
+    set_up(callback, module)
+    assert callback.term is term
+    assert module.loss["edge_correlation"] is term.metric
+    assert "edge_correlation" in module.val_metrics[0]

@@ -125,9 +125,23 @@ def test_feedback_begins_with_the_coefficient_that_a_restart_changes():
         assert resumed.controller.error_average == running.controller.error_average
 
 
+def test_the_guard_begins_anew_with_another_error():
+    """The best of one is no measure for the other."""
+    options = {"kind": "target", "level": 0.05}
+    running = course(**options)
+    running.controller.validated(0.2)
+    before = {"schedule": {"guard_monitor": "val0_epoch/forces_mae"}}
+    for monitor, best in (("forces_mae", 0.2), ("forces_rmse", 0.28)):
+        resumed = course(**options, guard_monitor=f"val0_epoch/{monitor}")
+        resumed.restore(running.state() | {"settings": before})
+        resumed.controller.validated(0.28)
+        assert resumed.controller.guard.best == best
+        assert resumed.controller.guard.active == (monitor == "forces_mae")
+
+
 def test_a_training_of_no_epochs():
     found = course(unit="fraction")
-    found.check(0, -1, restarts=False)
+    found.check(0, -1)
     assert found.position == found.end == 1
 
 
@@ -146,24 +160,35 @@ def test_a_training_of_no_epochs():
         ),
         ({"unit": "epoch"}, (-1, -1), "in epochs; set trainer.max_epochs"),
         ({"unit": "epoch", "delay": 5}, (5, -1), "stop 5 <= start 5"),
-        ({"delay": 100}, (-1, 100), "stop 100 <= start 100"),
     ],
 )
 def test_limits_that_are_too_short_are_known_before_the_data(options, limits, message):
     with pytest.raises(UserError, match=message) as error:
-        course(**options).check(*limits, restarts=False)
+        course(**options).check(*limits)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("options", "limits", "restarts"),
+    ("options", "limits"),
     [
-        ({"stop": 10}, (-1, -1), False),
-        ({"unit": "fraction"}, (-1, 100), False),  # of epochs not known yet
-        ({"kind": "constant", "coeff": 3.0}, (-1, -1), False),
-        ({"delay": 100}, (100, -1), False),  # steps, of a loader not seen yet
-        ({"delay": 100}, (-1, 100), True),  # steps, of which a restart made longer ones
+        ({"stop": 10}, (-1, -1)),
+        ({"unit": "fraction"}, (-1, 100)),  # of epochs not known yet
+        ({"kind": "constant", "coeff": 3.0}, (-1, -1)),
+        ({"delay": 100}, (100, -1)),  # steps, of a loader not seen yet
+        ({"delay": 100}, (-1, 100)),  # steps, of which a restart may have longer ones
     ],
 )
-def test_what_cannot_be_known_is_not_refused(options, limits, restarts):
-    course(**options).check(*limits, restarts=restarts)
+def test_what_cannot_be_known_is_not_refused(options, limits):
+    course(**options).check(*limits)
+
+
+def test_a_restart_with_fewer_and_longer_steps():
+    """Ten epochs of 200 steps, then ten of 50: 4000 steps of those before."""
+    first = course(delay=3000)
+    first.locate(Progress(9, 0, 200, 1800), -1, 2000)
+    resumed = course(delay=3000)
+    resumed.check(-1, 2500)
+    resumed.restore(first.state())
+    resumed.locate(Progress(10, 0, 50, 2000), -1, 2500)
+    assert (resumed.position, resumed.end) == (2000, 4000)
+    assert resumed.coefficient() == 0.0

@@ -200,6 +200,10 @@ def test_a_checkpoint_is_stripped_to_that_of_a_plain_module(module, built):
     for key in ("loss._extra_state", "val_metrics.0._extra_state"):
         for field, values in state[key].items():
             assert list(values) == list(plain[key][field])
+    # a metric of the user's own that is called the same is none of ours
+    theirs = {"test_metrics.0._extra_state": {"coeff_dict": {"ec": 0.1}}}
+    strip_checkpoint({"state_dict": theirs}, "ec")
+    assert theirs["test_metrics.0._extra_state"]["coeff_dict"] == {"ec": 0.1}
     # the module itself goes on with the term
     assert coefficients(module.loss)["ec"] == 0.3
     assert "ec" in module.loss.metrics_values_step
