@@ -159,7 +159,7 @@ def protocol_of(args: argparse.Namespace) -> tuple[Protocol, frozenset[str]]:
     """
     base, given = base_protocol(args)
     if "preset" in given:
-        given = given - {"preset"} | {"criteria", "ensemble"}
+        given = given - {"preset"} | {"criteria"}
     if args.preset:
         given = frozenset({"criteria"})
     changes = flagged(args, FLAGS)

@@ -62,8 +62,8 @@ def pair_distributions(
         bin_A: width of a bin, A.
 
     Raises:
-        UserError: if there are no frames, formulas differ, or ``bin_A`` is not between
-            0 and ``r_max_A``.
+        UserError: if there are no frames, formulas differ, a periodic cell has no
+            volume, or ``bin_A`` is not between 0 and ``r_max_A``.
     """
     if not 0 < bin_A <= r_max_A:
         raise UserError(
@@ -74,6 +74,11 @@ def pair_distributions(
     elements = sorted(set(frames[0].get_chemical_symbols()))
     names = [f"{a}-{b}" for a, b in combinations_with_replacement(elements, 2)]
     periodic = bool(frames[0].pbc.any())
+    if periodic and any(atoms.cell.rank < 3 for atoms in frames):
+        raise UserError(
+            "expected three cell vectors, got fewer; give a slab or a wire the cell of "
+            "its vacuum"
+        )
     measure = _radial if periodic else _distances
     rows = [measure(atoms, elements, edges) for atoms in frames]
     # a single atom of an element in a molecule has no partner of its own kind

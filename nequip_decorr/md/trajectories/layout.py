@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import groupby
@@ -93,18 +93,14 @@ def find_replicas(paths: Sequence[Path]) -> Layout:
         )
     sources: list[Source] = []
     missing: list[str] = []
-    files = [path for path in paths if not path.is_dir()]
-    stems = {stem_of(path) for path in files}
+    names = _names([path for path in paths if not path.is_dir()])
     for path in paths:
         if path.is_dir():
             found, absent = _in_folder(path)
             sources += found
             missing += absent
         else:
-            # dump.lammpstrj of several folders: the folders tell them apart
-            own = len(stems) == len(files) > 0
-            name = stem_of(path) if own else path.resolve().parent.name
-            sources.append(_file(path, name))
+            sources.append(_file(path, names[path]))
     if not sources:
         raise _none_in(paths[0])
     sources.sort(key=lambda source: _natural(source.name))
@@ -116,6 +112,19 @@ def find_replicas(paths: Sequence[Path]) -> Layout:
                 f"{' and '.join(twice[:2])}; give the folder that both are in"
             )
     return Layout(tuple(sources), None, tuple(missing))
+
+
+def _names(files: Sequence[Path]) -> dict[Path, str]:
+    """Names of replicas: as short as tells the files apart, if anything does."""
+    ways: list[Callable[[Path], str]] = [
+        stem_of,
+        lambda path: path.resolve().parent.name,  # dump.lammpstrj of several folders
+        lambda path: path.name,  # dump.1, dump.2
+        lambda path: f"{path.resolve().parent.name}/{path.name}",
+    ]
+    found = [{path: way(path) for path in files} for way in ways]
+    apart = [names for names in found if len(set(names.values())) == len(files)]
+    return (apart or found[1:])[0]
 
 
 def format_of(path: Path) -> str | None:

@@ -98,6 +98,12 @@ def _settle_written(
         )
     protocol = Protocol.from_dict(written["protocol"])
     own = {name: getattr(request.protocol, name) for name in request.given}
+    duration_ps = own.get("horizon_ps", protocol.horizon_ps)
+    if protocol.ensemble == "ramp" and duration_ps != protocol.horizon_ps:
+        raise UserError(
+            f"expected the duration of the ramp, {protocol.horizon_ps:g} ps, got "
+            f"{duration_ps:g}; leave out --horizon-ps"
+        )
     kept = {n: v for n, v in own.items() if n in ("criteria", "horizon_ps", "until")}
     kept = {"until": "explosion"} | kept
     protocol = replace(protocol, **kept)

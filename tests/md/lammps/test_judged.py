@@ -76,6 +76,22 @@ def test_lost_atoms_are_an_explosion_at_their_step(tmp_path, write):
     assert len(alone.explosion.atoms) > 0
 
 
+def test_frames_have_the_masses_of_the_run(tmp_path, write):
+    """As of deuterium: the temperature of a frame is that in the log."""
+    atoms = argon()
+    atoms.set_masses([80.0] * len(atoms))
+    protocol = Protocol(
+        ensemble="nve", temperatures_K=(60.0,), timestep_fs=2.0, horizon_ps=0.04,
+        replicas=1, record_interval_steps=10, frame_interval_steps=10,
+    )  # fmt: skip
+    (folder,) = write(atoms, protocol)
+    lammps_runs.run_sh(folder.parent)
+    expected = lammps_runs.thermo(folder)["Temp"]
+    (folder / "log.lammps").unlink()
+    (replica,) = judged(tmp_path).replicas
+    assert replica.trace.temperature_K == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_stable_run_survives_and_is_paired_with_that_of_md(tmp_path, write):
     protocol = Protocol(
         ensemble="nve", temperatures_K=(60.0,), timestep_fs=2.0, horizon_ps=0.04,

@@ -7,6 +7,7 @@ import ase.io
 import pytest
 
 from nequip_decorr import UserError
+from nequip_decorr.cli.main import main
 from nequip_decorr.md import Protocol
 from nequip_decorr.md.statistics.comparison import compare_runs
 from nequip_decorr.md.trajectories.judge import judge_trajectories
@@ -110,6 +111,23 @@ def test_a_start_structure_beside_the_replicas(tmp_path, name):
     assert names(tmp_path) == [tmp_path.name]
 
 
+@pytest.mark.parametrize(
+    "files, expected",
+    [
+        (("x/dump.1", "x/dump.2"), ["dump.1", "dump.2"]),
+        (("x/XDATCAR.1", "y/XDATCAR.2"), ["x", "y"]),
+        (("x/a.traj", "x/b.traj"), ["a", "b"]),
+        (
+            ("x/a.traj", "x/b.traj", "y/a.traj", "y/b.traj"),
+            ["x/a.traj", "x/b.traj", "y/a.traj", "y/b.traj"],
+        ),
+    ],
+)
+def test_files_are_named_by_what_tells_them_apart(tmp_path, files, expected):
+    touch(tmp_path, *files)
+    assert names(*(tmp_path / name for name in files)) == expected
+
+
 def test_a_single_frame_alone_is_a_replica(tmp_path):
     ase.io.write(tmp_path / "md.extxyz", made.oxide())
     touch(tmp_path, "notes/readme.txt")
@@ -137,6 +155,9 @@ def test_what_is_refused(tmp_path):
     }.items():
         with pytest.raises(UserError, match=message):
             find_replicas([tmp_path / path])
+    twice = [tmp_path / "many" / "a.traj"] * 2
+    with pytest.raises(UserError, match="different names, got 'many'"):
+        find_replicas(twice)
     with pytest.raises(UserError, match="different names, got 'y'"):
         find_replicas([tmp_path / "x", tmp_path / "z"])
 
@@ -315,6 +336,26 @@ def test_replicas_json_says_how_they_were_run(runs):
     assert (said, result.complete) == ([], True)
     with pytest.raises(UserError, match="temperatures_K as well; leave them out"):
         judge_written(runs, runs.parent / "out", temperatures_K=(300.0,))
+
+
+def test_the_preset_of_a_file_says_nothing_of_how_they_were_run(runs):
+    written(runs)
+    path = runs.parent / "limits.yaml"
+    path.write_text("preset: molecule\ncriteria: {fragment_ratio: null}\n")
+    out = str(runs.parent / "out")
+    assert main(["judge", str(runs), "--protocol", str(path), "--out", out]) == 0
+
+
+def test_a_ramp_is_not_made_faster_afterwards(runs):
+    """Its temperatures are those of the duration with which it was written."""
+    ramp = Protocol(
+        ensemble="ramp", ramp_end_temperature_K=3000.0, horizon_ps=0.02,
+        temperatures_K=(250.0, 350.0),
+    )  # fmt: skip
+    written(runs, protocol=ramp.to_dict())
+    judge_written(runs, runs.parent / "out", horizon_ps=0.02)
+    with pytest.raises(UserError, match=r"duration of the ramp, 0\.02 ps, got 0\.01"):
+        judge_written(runs, runs.parent / "out", horizon_ps=0.01)
 
 
 def test_replicas_that_have_not_run_yet(runs):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
+from ase.build import fcc100, molecule
+from ase.constraints import FixAtoms
 
 from nequip_decorr import UserError
 from nequip_decorr.md import Criteria, Protocol
@@ -44,6 +45,47 @@ def test_a_start_with_other_atoms_is_refused(tmp_path):
     path = made.write_dump(tmp_path / "dump.lammpstrj", frames, labels="element mass")
     with pytest.raises(UserError, match=r"the atoms of .* in the same order"):
         judge(path, start=made.oxide()[:-1])
+
+
+def slab(pbc):
+    """Odd layers, so that the lowest and the highest would lie upon each other."""
+    start = fcc100("Al", (3, 3, 3), a=4.05, vacuum=0.0)
+    start.center(vacuum=0.3, axis=2)
+    start.pbc = pbc
+    return start
+
+
+def test_a_slab_whose_start_structure_is_said_to_be_periodic(tmp_path):
+    """As by a POSCAR or a data file, which know no other cell."""
+    frames = made.script(slab([True, True, False]), 6, drift_A=0.0)
+    path = made.write_dump(tmp_path / "dump.lammpstrj", frames)
+    for start in (slab(True), slab([True, True, False])):
+        (replica,) = judge(path, start=start).replicas
+        assert replica.first is None
+
+
+def test_a_molecule_whose_start_structure_is_said_to_be_alone(tmp_path):
+    """Then an overlap across the boundary is one."""
+    start = Atoms("Ar2", [[0.5, 2, 2], [5.5, 2, 2]], cell=[9.0] * 3, pbc=True)
+    frames = made.script(start, 6, drift_A=0.0)
+    for atoms in frames[3:]:
+        atoms.positions[1, 0] = 9.0
+    criteria = Criteria(max_displacement_A=None, isolation_ratio=None)
+    path = made.write_dump(tmp_path / "dump.lammpstrj", frames)
+    start.pbc = False
+    protocol = Protocol(criteria=criteria)
+    (replica,) = judge(path, protocol=protocol, start=start).replicas
+    assert (replica.unphysical.cause, replica.unphysical.step) == ("overlap", 30)
+
+
+def test_a_start_structure_with_fixed_atoms(tmp_path):
+    """As a POSCAR with selective dynamics: where they stay is in the trajectory."""
+    start = made.oxide()
+    frames = made.script(start, 4, drift_A=0.0)
+    path = made.write_dump(tmp_path / "dump.lammpstrj", frames)
+    start.set_constraint(FixAtoms([0, 1]))
+    (replica,) = judge(path, start=start).replicas
+    assert replica.first is None
 
 
 @pytest.mark.parametrize("coordinates", ["x", "xu"])
