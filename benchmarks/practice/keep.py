@@ -22,10 +22,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nequip_decorr.errors import UserError
 from nequip_decorr.md import results
 from nequip_decorr.md.rejudge import rejudge
 from nequip_decorr.study.folder import Registered, StudyFolder
 from nequip_decorr.study.models import is_drift
+from nequip_decorr.study.run import outlook
 from nequip_decorr.study.stages import simulated
 from nequip_decorr.study.tasks import Task
 
@@ -50,33 +52,45 @@ def keep(study: StudyFolder, out: Path) -> None:
 
 
 def finished(registered: Registered, records: Mapping[str, Record]) -> list[Task]:
-    """Tasks of the models of which every task has a record."""
-    left = {
-        (task.variant, task.seed)
+    """Tasks with a record, of the models of which nothing is left to run."""
+    open_tasks = outlook(registered.tasks, records)
+    left = {(t.variant, t.seed) for t in (*open_tasks.ready, *open_tasks.waiting)}
+    return [
+        task
         for task in registered.tasks
-        if task.key not in records
-    }
-    return [t for t in registered.tasks if (t.variant, t.seed) not in left]
+        if task.key in records and (task.variant, task.seed) not in left
+    ]
 
 
 def judge_again(study: StudyFolder, limits: Mapping[str, float], out: Path) -> None:
     """Write the study that these limits would have given."""
     registered = study.registered()
     records = study.records(registered)
-    earlier = StudyFolder(out).store.gathered()
+    earlier = {**kept(study.path / "limits" / out.name), **kept(out)}
     judged = []
     for task in finished(registered, records):
         record, run = records[task.key], study.path / task.folder
+        if record["status"] != "done":  # a model that failed is still one
+            judged.append(record)
+            continue
         name = task.stage.removeprefix("md-")
         if name == task.stage or is_drift(registered.identity["md"][name]):
             continue
-        if record["status"] != "done":
-            continue
         if run.exists():
             judged.append({**record, "result": result_of(run, limits)})
-        else:  # kept from another machine
+        elif task.key in earlier:  # kept from another machine
             judged.append(earlier[task.key])
+        else:
+            raise UserError(
+                f"expected the simulation {run}, or its record in {out}, got neither; "
+                "copy the folder limits of what was kept into the study"
+            )
     write(study, out, judged)
+
+
+def kept(folder: Path) -> dict[str, dict[str, Any]]:
+    """Records in a folder of this module, by task; none if there is no folder."""
+    return StudyFolder(folder).store.gathered()
 
 
 def result_of(run: Path, limits: Mapping[str, float]) -> dict[str, Any]:

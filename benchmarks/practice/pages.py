@@ -8,15 +8,15 @@ ZBL alone.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 from nequip_decorr.md.files import write_atomic
-from nequip_decorr.study.answers import Answer, answers
+from nequip_decorr.study.answers import NOT_FOLLOWED, Answer, answers
 from nequip_decorr.study.folder import StudyFolder
-from nequip_decorr.study.models import condition_of
+from nequip_decorr.study.models import Model, condition_of
 from nequip_decorr.study.report.result import Findings, findings
 from nequip_decorr.study.report.rows import notes, of_answers, ratio, row
 from nequip_decorr.study.statistics import Effect, holm
@@ -35,6 +35,9 @@ Studies = Mapping[str, Findings]
 
 #: What every table says of an answer.
 COLUMNS = ("without", "ratio [95 %]", "p", "verdict")
+
+#: An answer that tighter limits do not change.
+SAME = "the same"
 
 #: Where an interval ends below, a gain that would matter is excluded.
 GAIN = 1.3
@@ -82,7 +85,7 @@ def read_studies(folder: Path = RESULTS) -> dict[str, Findings]:
 
 def results(studies: Studies) -> str:
     """The text of RESULTS.md."""
-    given = {name: [*each.answers, *hfo2.also(each)] for name, each in studies.items()}
+    given = {name: all_answers(each) for name, each in studies.items()}
     return template(HERE).render(
         studies=studies,
         about=STUDIES,
@@ -93,10 +96,7 @@ def results(studies: Studies) -> str:
         },
         limits=limits(studies),
         described=described(studies),
-        notes={
-            name: [*notes(found), *of_answers(hfo2.also(found))]
-            for name, found in studies.items()
-        },
+        notes={name: all_notes(found) for name, found in studies.items()},
     )
 
 
@@ -209,9 +209,9 @@ def limits(studies: Studies) -> str:
         }
         if not judged:
             continue
-        for answer in found.answers:
+        for answer in all_answers(found):
             question = answer.question
-            if question.quantity != "time":
+            if question.quantity != "time" or answer.verdict.startswith(NOT_FOLLOWED):
                 continue
             again = {
                 limit: next(a for a in each if a.question == question)
@@ -224,6 +224,17 @@ def limits(studies: Studies) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
+def all_answers(found: Findings) -> list[Answer]:
+    """Those of the study, and of comparisons that it does not make."""
+    return [*found.answers, *hfo2.also(found)]
+
+
+def all_notes(found: Findings) -> list[str]:
+    """Notes of the study, and those on what it does not ask by itself."""
+    said = [*notes(found), interrupted(found), *of_answers(hfo2.also(found))]
+    return [each for each in said if each]
+
+
 def judged_again(found: Findings, limits: StudyFolder) -> list[Answer]:
     """All answers with the replicas as judged at other limits, and nothing else.
 
@@ -234,8 +245,39 @@ def judged_again(found: Findings, limits: StudyFolder) -> list[Answer]:
         replace(model, replicas=again[model.variant, model.seed])
         for model in found.models
     ]
+    return answered_with(models, found)
+
+
+def answered_with(models: Sequence[Model], found: Findings) -> list[Answer]:
+    """The same questions to other models."""
     asked = [answer.question for answer in found.answers]
-    return answers(asked, models, found.variants[0], found.variants)
+    given = answers(asked, models, found.variants[0], found.variants)
+    return all_answers(replace(found, models=list(models), answers=given))
+
+
+def interrupted(found: Findings) -> str:
+    """What the answers are without the trainings that were interrupted, in words."""
+    cut = {
+        (record["variant"], record["seed"])
+        for record in found.records.values()
+        if record["stage"] == "train" and record["interrupted"]
+    }
+    if not cut:
+        return ""
+    rest = [model for model in found.models if (model.variant, model.seed) not in cut]
+    before = {answer.question: answer for answer in all_answers(found)}
+    after = {answer.question: answer for answer in answered_with(rest, found)}
+    changed = [
+        f"{question.text}, {said}"
+        for question, answer in before.items()
+        for said in [changes(answer, {"then": after[question]})]
+        if said != SAME
+    ]
+    return (
+        f"Of {len(before)} answers, {len(changed)} have another verdict, or a ratio on "
+        "the other side of 1, without the trainings that were interrupted"
+        + (f": {'; '.join(changed)}." if changed else ".")
+    )
 
 
 def spread(given: Iterable[Answer]) -> str:
@@ -252,11 +294,16 @@ def changes(answer: Answer, again: Mapping[str, Answer]) -> str:
     """Limits that change a verdict, or put a ratio on the other side of 1."""
     found = []
     for limit, other in again.items():
-        if other.verdict != answer.verdict:
+        if kind(other) != kind(answer):
             found.append(f"{limit}: {other.verdict}")
         elif answer.effect and other.effect and crosses(answer.effect, other.effect):
             found.append(f"{limit}: {ratio(other).partition(' [')[0]}")
-    return "; ".join(found) or "the same"
+    return "; ".join(found) or SAME
+
+
+def kind(answer: Answer) -> str:
+    """A verdict without the numbers that it may come with."""
+    return answer.verdict.partition(":")[0]
 
 
 def crosses(one: Effect, other: Effect) -> bool:

@@ -175,7 +175,14 @@ def test_tighter_limits_stand_beside_those_of_the_run(tmp_path: Path) -> None:
     }
     found = findings(study)
     given = rows(pages.limits({"acac": found}))
-    times = [each for each in found.answers if each.question.quantity == "time"]
+    times = [
+        each
+        for each in found.answers
+        if each.question.quantity == "time"
+        # explosions, which nobody has followed
+        and not each.verdict.startswith("not followed")
+    ]
+    assert times
     assert len(given) == len(times)
     for cells, answer in zip(given, times, strict=True):
         question = answer.question
@@ -187,9 +194,6 @@ def test_tighter_limits_stand_beside_those_of_the_run(tmp_path: Path) -> None:
             for name, each in again.items()
         }
         values = [other.effect.value for other in others.values() if other.effect]
-        if not values:  # explosions, which nobody has followed
-            assert cells[4:] == ["", "", "the same"]
-            continue
         assert cells[4].startswith(f"{answer.effect.value:.3g} [")
         assert cells[5] == f"{min(values):.3g} to {max(values):.3g}"
         said = dict(part.split(": ") for part in cells[6].split("; "))
@@ -201,6 +205,52 @@ def test_tighter_limits_stand_beside_those_of_the_run(tmp_path: Path) -> None:
             else:
                 assert name not in said
     assert pages.limits({"acac": findings(again["half"])}) == ""
+
+
+def test_comparisons_with_another_variant_are_judged_again_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages.hfo2, "ALSO", {"variant-2": "variant-1"})
+    study = synthetic_study(tmp_path / "hfo2", 3, log_ratio=0.8)
+    synthetic_study(tmp_path / "hfo2" / "limits" / "none", 3, log_ratio=0.0)
+    given = rows(pages.limits({"hfo2": findings(study)}))
+    names = [row[3] for row in given]
+    assert names.count("variant-2 against variant-1") == names.count("variant-2") == 2
+
+
+def test_answers_without_trainings_that_were_interrupted(tmp_path: Path) -> None:
+    """Those of a study that has no such models."""
+    study = synthetic_study(tmp_path / "acac", log_ratio=0.35)
+    assert pages.interrupted(findings(study)) == ""
+    for seed in range(1, 5):
+        key = f"variant-1_{seed}.train"
+        study.store.write(key, {**study.record(key), "interrupted": 1})
+    found = findings(study)
+    for path in (study.path / "records").glob("variant-1_[1-4].*"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, "status": "failed", "result": None}))
+    rest = {answer.question: answer for answer in findings(study).answers}
+    verdicts = {
+        answer.question.text: pages.kind(rest[answer.question])
+        for answer in found.answers
+        if pages.kind(answer) != pages.kind(rest[answer.question])
+    }
+    assert verdicts
+    said = pages.interrupted(found)
+    assert said.startswith(f"Of {len(found.answers)} answers, ")
+    for text, verdict in verdicts.items():
+        assert f"{text}, then: {verdict}" in said
+    assert said in pages.all_notes(found)
+
+
+def test_a_count_in_a_verdict_is_no_other_verdict(
+    studies: dict[str, Findings],
+) -> None:
+    answer = replace(studies["acac"].answers[0], effect=None)
+    one, other = (
+        replace(answer, verdict=f"not followed: {n} of 40 replicas") for n in (3, 4)
+    )
+    assert pages.changes(one, {"a": other}) == "the same"
 
 
 def test_a_limit_changes_nothing_but_the_replicas(tmp_path: Path) -> None:

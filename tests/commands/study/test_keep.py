@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.practice.keep import judge_again, keep
 from nequip_decorr.cli.main import main
+from nequip_decorr.errors import UserError
 from nequip_decorr.md.results import load
 from nequip_decorr.study.folder import StudyFolder
 from nequip_decorr.study.report.result import findings
@@ -63,6 +64,22 @@ def test_a_finished_study_is_kept_whole(study, tmp_path):
     assert again.models == findings(study).models
 
 
+def test_a_model_that_failed_is_kept_as_failed(study, tmp_path):
+    """Its blocked tasks are not left to run."""
+    shutil.copytree(study.path, tmp_path / "study")
+    failed = StudyFolder(tmp_path / "study")
+    for stage in ("test", "inspect", "md-hot"):
+        failed.store.forget(f"slow_1.{stage}")
+    record = failed.record("slow_1.train")
+    failed.store.write("slow_1.train", {**record, "status": "failed", "result": None})
+    keep(failed, tmp_path / "kept")
+    judge_again(failed, {"min_distance_ratio": LIMIT}, tmp_path / "kept" / "tight")
+    for folder in (tmp_path / "kept", tmp_path / "kept" / "tight"):
+        found = findings(StudyFolder(folder))
+        assert found.complete
+        assert {m.variant: m.failed for m in found.models}["slow"] == ["train"]
+
+
 def test_only_whole_models_of_an_unfinished_study_are_kept(study, tmp_path):
     """And the study goes on from them, with runs that are no longer at hand."""
     shutil.copytree(study.path, tmp_path / "study")
@@ -85,11 +102,16 @@ def test_only_whole_models_of_an_unfinished_study_are_kept(study, tmp_path):
     for key, record in study.records(study.registered()).items():
         if key.startswith("slow_1"):
             resumed.store.write(key, record)
+    with pytest.raises(UserError, match="got neither; copy the folder limits"):
+        judge_again(resumed, limits, tmp_path / "new" / "tight")
+    shutil.copytree(tmp_path / "kept" / "tight", resumed.path / "limits" / "tight")
+    judge_again(resumed, limits, tmp_path / "new" / "tight")
     judge_again(resumed, limits, tmp_path / "kept" / "tight")
     keep(resumed, tmp_path / "kept")
     judge_again(study, limits, tmp_path / "at once")
-    found = StudyFolder(tmp_path / "kept" / "tight").store.gathered()
-    assert found == StudyFolder(tmp_path / "at once").store.gathered()
+    at_once = StudyFolder(tmp_path / "at once").store.gathered()
+    for folder in ("kept", "new"):
+        assert StudyFolder(tmp_path / folder / "tight").store.gathered() == at_once
     kept = findings(StudyFolder(tmp_path / "kept"))
     assert kept.complete
     assert kept.models == findings(study).models
