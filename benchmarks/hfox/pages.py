@@ -18,9 +18,9 @@ from .tables import Studies
 STUDIES = {
     "confirmed": "The two most stable schedules of those explored by then, and the "
     "flag `constant`. Nothing was chosen by these numbers.",
-    "larger": "54 thousand weights in place of 13.7.",
+    "larger": "54,000 parameters instead of 13,700.",
     "larger-cosine": "The same; its baseline is part of `larger`.",
-    "regime": "54 thousand weights, 60 frames at 300 and 600 K.",
+    "regime": "54,000 parameters, 60 frames at 300 and 600 K.",
     "cold": "60 frames at 300 and 600 K.",
     "longer": "Three times the epochs.",
     "longer-confirmed": "The same; the number of seeds was fixed before they ran.",
@@ -39,9 +39,9 @@ TOGETHER = {
 
 #: Rows of the tables in docs/evidence.md: study or variant, and what it is.
 ELSEWHERE = {
-    "larger": "Allegro, 54 thousand weights",
+    "larger": "Allegro, 54,000 parameters",
     "regime": "the same, 60 frames at 300 and 600 K",
-    "longer": "13.7 thousand, three times the epochs",
+    "longer": "13,700 parameters, three times the epochs",
     "longer-confirmed": "the same, eight other seeds",
     "gnn": "NequIP GNN, radial weights",
 }
