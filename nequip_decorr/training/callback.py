@@ -179,11 +179,13 @@ class EdgeDecorrelation(Callback):
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Remove the term, the monitors and the hooks, for trainings without them."""
-        self._untap()
-        if self.term is not None:
-            self.term.detach()
-        for manager, metric in zip(_managers(pl_module), self._monitors, strict=False):
-            nequip_internals.remove_metric(manager, self.name, metric)
+        self._remove(pl_module)
+
+    def on_exception(
+        self, trainer: Any, pl_module: Any, exception: BaseException
+    ) -> None:
+        """Remove the same: Lightning does not come to ``teardown``."""
+        self._remove(pl_module)
 
     # --- in training ---
 
@@ -281,7 +283,9 @@ class EdgeDecorrelation(Callback):
         self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         """Remove the term from the saved state of the metrics."""
-        strip_checkpoint(checkpoint, self.name)
+        places = {"loss": self.term, "val_metrics": self._monitors}
+        ours = [place for place, metrics in places.items() if metrics]
+        strip_checkpoint(checkpoint, self.name, ours)
 
     def _settings(self) -> dict[str, Any]:
         """All options, with the position that a schedule was stretched to."""
@@ -291,6 +295,13 @@ class EdgeDecorrelation(Callback):
         if self._course.epochs:
             settings["schedule"]["epochs"] = self._course.epochs
         return settings
+
+    def _remove(self, pl_module: Any) -> None:
+        self._untap()
+        if self.term is not None:
+            self.term.detach()
+        for manager, metric in zip(_managers(pl_module), self._monitors, strict=False):
+            nequip_internals.remove_metric(manager, self.name, metric)
 
     def _untap(self) -> None:
         for handle in self._taps:

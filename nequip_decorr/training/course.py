@@ -55,8 +55,9 @@ class Course:
             UserError: see :meth:`coefficient`.
         """
         end = latest_end(self._unit, max_epochs, max_steps)
-        # an end in steps is known with the data only: those before a restart, of which
-        # nothing is known yet, may have been longer or shorter
+        # an end in steps can be checked only once the data are known: before a restart,
+        # an epoch may have had more or fewer of them, and whether this is a restart is
+        # not known yet
         if end is not None and (self._unit == "epoch" or end == inf):
             self._place(0.0, end)
             self.coefficient()

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 
-def strip_checkpoint(checkpoint: dict[str, Any], name: str) -> None:
+def strip_checkpoint(
+    checkpoint: dict[str, Any], name: str, places: Collection[str]
+) -> None:
     """Remove a term from the metric states of a checkpoint.
 
     The remaining coefficients sum to 1, so that restoring them, with or without the
     term, gives exactly the saved values.
+
+    Args:
+        checkpoint: of Lightning.
+        name: of the term.
+        places: attributes of the training module that have the term; elsewhere, a
+            metric of that name is the user's own.
     """
     state = checkpoint["state_dict"]
     for key, extra in state.items():
-        ours = key.startswith(("loss.", "val_metrics."))
+        ours = key.partition(".")[0] in places
         if not (ours and key.endswith("_extra_state") and isinstance(extra, dict)):
             continue
         if "coeff_dict" in extra:

@@ -192,7 +192,7 @@ def test_a_checkpoint_is_stripped_to_that_of_a_plain_module(module, built):
     module.loss({**frame, "edge_features": torch.randn(9, 4)}, frame)
     module.loss.compute()
     checkpoint = {"state_dict": module.state_dict()}
-    strip_checkpoint(checkpoint, "ec")
+    strip_checkpoint(checkpoint, "ec", ["loss", "val_metrics"])
     state, plain = checkpoint["state_dict"], built.state_dict()
     assert list(state) == list(plain)
     key = "loss._extra_state"
@@ -201,9 +201,11 @@ def test_a_checkpoint_is_stripped_to_that_of_a_plain_module(module, built):
         for field, values in state[key].items():
             assert list(values) == list(plain[key][field])
     # a metric of the user's own that is called the same is none of ours
-    theirs = {"test_metrics.0._extra_state": {"coeff_dict": {"ec": 0.1}}}
-    strip_checkpoint({"state_dict": theirs}, "ec")
-    assert theirs["test_metrics.0._extra_state"]["coeff_dict"] == {"ec": 0.1}
+    places = ("loss", "val_metrics.0", "test_metrics.0")
+    theirs = {f"{place}._extra_state": {"coeff_dict": {"ec": 0.1}} for place in places}
+    strip_checkpoint({"state_dict": theirs}, "ec", ["val_metrics"])
+    kept = [bool(each["coeff_dict"]) for each in theirs.values()]
+    assert kept == [True, False, True]
     # the module itself goes on with the term
     assert coefficients(module.loss)["ec"] == 0.3
     assert "ec" in module.loss.metrics_values_step
