@@ -83,7 +83,7 @@ def judge_again(study: StudyFolder, limits: Mapping[str, float], out: Path) -> N
         else:
             raise UserError(
                 f"expected the simulation {run}, or its record in {out}, got neither; "
-                "copy the folder limits of what was kept into the study"
+                f"copy the folder limits from the kept records into {study.path}"
             )
     write(study, out, judged)
 

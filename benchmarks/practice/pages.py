@@ -260,7 +260,9 @@ def interrupted(found: Findings) -> str:
     cut = {
         (record["variant"], record["seed"])
         for record in found.records.values()
-        if record["stage"] == "train" and record["interrupted"]
+        if record["stage"] == "train"
+        and record["status"] == "done"
+        and record["interrupted"]
     }
     if not cut:
         return ""
@@ -270,7 +272,7 @@ def interrupted(found: Findings) -> str:
     changed = [
         f"{question.text}, {said}"
         for question, answer in before.items()
-        for said in [changes(answer, {"then": after[question]})]
+        for said in [changes(answer, {"without them": after[question]})]
         if said != SAME
     ]
     return (

@@ -190,9 +190,8 @@ class DebugRunner(Runner):
         return 1
 
     def submit(self, tasks: Sequence[Task]) -> set[str]:
-        # a record says which GPUs a task had
-        gpus = ",".join(map(str, visible_gpus()))
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", gpus)
+        if "CUDA_VISIBLE_DEVICES" not in os.environ:  # records have it
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, visible_gpus()))
         for task in tasks:
             TaskRun(str(self.folder.path), task.key)()
         return {task.key for task in tasks}

@@ -239,7 +239,7 @@ def test_answers_without_trainings_that_were_interrupted(tmp_path: Path) -> None
     said = pages.interrupted(found)
     assert said.startswith(f"Of {len(found.answers)} answers, ")
     for text, verdict in verdicts.items():
-        assert f"{text}, then: {verdict}" in said
+        assert f"{text}, without them: {verdict}" in said
     assert said in pages.all_notes(found)
 
 

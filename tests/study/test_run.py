@@ -6,6 +6,7 @@ import errno
 import os
 
 import pytest
+import torch
 
 from nequip_decorr.errors import UserError
 from nequip_decorr.md.files import file_sha256
@@ -98,6 +99,18 @@ def test_a_training_that_was_killed_early_is_that_of_its_seed(folder, left, resu
     folder.begin(one.key)
     run_task(folder, one.key, Ending())
     assert folder.record(one.key)["interrupted"] == resumed
+
+
+@pytest.mark.parametrize("chosen", [None, "MIG-1"])
+def test_a_record_has_the_gpus_of_its_task(folder, debug, monkeypatch, chosen):
+    """Those that the user chose, by any name, or those that there are."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen or "")
+    if chosen is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    one = task(folder, LEFT)
+    (record,) = run_tasks(folder, registered(folder, one), debug, quiet).values()
+    there = ",".join(map(str, range(torch.cuda.device_count())))
+    assert record["machine"]["gpus"] == (chosen or there)
 
 
 def test_a_command_that_leaves_nothing_failed(folder, debug):

@@ -257,7 +257,7 @@ def longest_ways(
     """Displacement allowed for each atom in one step, shape (N,), A.
 
     This is at least the distance that the largest allowed kinetic energy gives:
-    10 eV carry hydrogen 0.87 A in 2 fs.
+    10 eV carries hydrogen 0.88 A in 2 fs.
     """
     if limit_A is None:
         return np.full(len(masses), LARGEST)

@@ -115,12 +115,16 @@ def find_replicas(paths: Sequence[Path]) -> Layout:
 
 
 def _names(files: Sequence[Path]) -> dict[Path, str]:
-    """Names of replicas: as short as tells the files apart, if anything does."""
+    """The shortest names that are all different; those of the folders if none are."""
+
+    def plain(path: Path) -> str:
+        return path.name.removesuffix(".gz")
+
     ways: list[Callable[[Path], str]] = [
         stem_of,
         lambda path: path.resolve().parent.name,  # dump.lammpstrj of several folders
-        lambda path: path.name,  # dump.1, dump.2
-        lambda path: f"{path.resolve().parent.name}/{path.name}",
+        plain,  # dump.1, dump.2
+        lambda path: f"{path.resolve().parent.name}/{plain(path)}",
     ]
     found = [{path: way(path) for path in files} for way in ways]
     apart = [names for names in found if len(set(names.values())) == len(files)]

@@ -170,7 +170,7 @@ def _start(first: Snapshot, reading: Reading, path: Path) -> Atoms:
     if reading.start is None:
         return atoms
     start = reading.start.copy()
-    start.set_constraint()  # what was held fixed is in the trajectory
+    start.set_constraint()  # ignored: the trajectory shows what moved
     if not np.array_equal(start.numbers, atoms.numbers):
         raise UserError(
             f"expected the atoms of {path} in the same order in --start, got "
@@ -178,8 +178,6 @@ def _start(first: Snapshot, reading: Reading, path: Path) -> Atoms:
         )
     if first.masses is not None:  # or temperatures would be those of other masses
         start.set_masses(first.masses)
-    start.pbc = first.pbc  # many formats of structures do not know it
-    check_first_frame(start)
     apart = (start.cell.array - atoms.cell.array)[first.pbc]
     if not (np.abs(apart) <= CELL_A).all():
         raise UserError(
@@ -187,6 +185,8 @@ def _start(first: Snapshot, reading: Reading, path: Path) -> Atoms:
             f"lengths and angles {start.cell.cellpar().round(2).tolist()}; write it "
             "from the first frame or the data file of the run"
         )
+    start.pbc = first.pbc  # many structure formats do not store periodicity
+    check_first_frame(start)
     return start
 
 

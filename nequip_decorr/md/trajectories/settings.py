@@ -102,7 +102,7 @@ def _settle_written(
     if protocol.ensemble == "ramp" and duration_ps != protocol.horizon_ps:
         raise UserError(
             f"expected the duration of the ramp, {protocol.horizon_ps:g} ps, got "
-            f"{duration_ps:g}; leave out --horizon-ps"
+            f"{duration_ps:g}; leave out --horizon-ps, and horizon_ps in a protocol"
         )
     kept = {n: v for n, v in own.items() if n in ("criteria", "horizon_ps", "until")}
     kept = {"until": "explosion"} | kept

@@ -277,6 +277,9 @@ def test_a_first_frame_that_is_not_sound(tmp_path, frames):
     assert judge(path, start=moved).replicas[0].unphysical.step == 0
     turned = made.oxide(skew=2.0)
     refused(path, "expected the cell of .* in the same orientation", start=turned)
+    bare = made.oxide()
+    bare.cell, bare.pbc = None, False
+    refused(path, "expected the cell of .* write it from the first frame", start=bare)
     other = made.oxide()[::-1]
     refused(path, "expected the atoms of .* in the same order in --start", start=other)
 

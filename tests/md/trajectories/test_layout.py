@@ -115,6 +115,7 @@ def test_a_start_structure_beside_the_replicas(tmp_path, name):
     "files, expected",
     [
         (("x/dump.1", "x/dump.2"), ["dump.1", "dump.2"]),
+        (("x/dump.1.gz", "x/dump.2.gz"), ["dump.1", "dump.2"]),
         (("x/XDATCAR.1", "y/XDATCAR.2"), ["x", "y"]),
         (("x/a.traj", "x/b.traj"), ["a", "b"]),
         (

@@ -56,7 +56,7 @@ def slab(pbc):
 
 
 def test_a_slab_whose_start_structure_is_said_to_be_periodic(tmp_path):
-    """As by a POSCAR or a data file, which know no other cell."""
+    """As by a POSCAR or a data file, which are always periodic in all directions."""
     frames = made.script(slab([True, True, False]), 6, drift_A=0.0)
     path = made.write_dump(tmp_path / "dump.lammpstrj", frames)
     for start in (slab(True), slab([True, True, False])):
