@@ -212,7 +212,30 @@ def test_a_run_is_judged_again_beside_it(ran, capsys):
     assert f"{name}.json" in out
 
 
-def test_a_run_is_judged_again_into_a_folder_that_compare_takes(ran, tmp_path, capsys):
+def test_compare_takes_runs_that_were_judged_again(ran, tmp_path, capsys):
+    """Beside the run, or in a folder of its own."""
+    run_stability(springs(), crystal(), SHORT, output=tmp_path / "other")
+    limits = ("max_displacement_A=0.001", "max_atom_kinetic_eV=null")
+    limit = ("--rejudge", "--criteria", *limits)
+    for run in ("run", "other"):
+        assert again(tmp_path / run, *limit) == 0
+        assert again(tmp_path / run, *limit, "--out", tmp_path / f"{run}-narrow") == 0
+    capsys.readouterr()
+    name = f"rejudged-{','.join(sorted(limits))}.json"
+    for pair in (
+        (tmp_path / "run" / name, tmp_path / "other" / name),
+        (tmp_path / "run-narrow", tmp_path / "other-narrow"),
+    ):
+        assert main(["compare", *map(str, pair)]) == 0
+        assert capsys.readouterr().out.count(" 2/2 ") == 2
+    # of the runs themselves, none has failed
+    assert main(["compare", str(ran), str(tmp_path / "other")]) == 0
+    assert " 2/2 " not in capsys.readouterr().out
+    main(["compare", str(ran), str(tmp_path / "other-narrow")])
+    assert "max_displacement_A" in "".join(capsys.readouterr())
+
+
+def test_a_run_is_judged_again_into_a_folder(ran, tmp_path, capsys):
     out = tmp_path / "narrow"
     arguments = ("--rejudge", "--criteria", "max_temperature_K=310", "--out", out)
     assert again(ran, *arguments) == 0

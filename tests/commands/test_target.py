@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from nequip_decorr.training.feedback import MAX_CHANGE
 from tests.support.commands import config_with, train
 
 pytestmark = pytest.mark.slow
 
+#: Largest change of the logarithm of the coefficient in one step, as documented.
+MAX_CHANGE = 0.05
 COEFFICIENT = "loss_coeff/edge_correlation"
 VALUE = "train_loss_step/edge_correlation"
 TARGET = ("+nequip_decorr=target", "nequip_decorr.schedule.guard_band=100.0")

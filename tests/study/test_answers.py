@@ -36,6 +36,37 @@ def test_a_large_effect(tmp_path):
     assert by_text["variant-1: forces_rmse, out"].verdict == "larger"
 
 
+def test_replicas_of_a_structure_are_told_apart_by_their_seed(tmp_path):
+    """In whatever order they are; what only one model has is left out."""
+    folder = synthetic_study(tmp_path / "s", log_ratio=1.0, replicas=2)
+    logs = {"none": [], "variant-1": []}
+    for path in sorted((folder.path / "records").glob("*md-hot.json")):
+        record = json.loads(path.read_text())
+        own = record["result"]["replicas"]
+        times = {(r["structure"], r["seed"]): r["unphysical"]["time_ps"] for r in own}
+        if record["variant"] == "none":
+            own.reverse()
+        elif record["seed"] == 1:
+            (lost,) = [r for r in own if (r["structure"], r["seed"]) == (3, 1)]
+            own.remove(lost)
+        logs[record["variant"]].append(times)
+        path.write_text(json.dumps(record))
+    answer = findings(folder).answers[0]
+    assert answer.events == ("127/127", "127/127")
+    pairs = [*zip(logs["variant-1"], logs["none"], strict=True)]
+    means = [
+        np.mean(
+            [
+                np.log(ours[key] / theirs[key])
+                for key in ours
+                if (number, key) != (0, (3, 1))
+            ]
+        )
+        for number, (ours, theirs) in enumerate(pairs)
+    ]
+    assert answer.effect.value == pytest.approx(np.exp(np.mean(means)))
+
+
 def test_explosions_after_another_end_are_not_followed(tmp_path):
     """As `compare` does: unphysical geometry does not censor them independently."""
     folder = synthetic_study(tmp_path / "s", log_ratio=1.0)

@@ -71,6 +71,11 @@ def test_the_records_of_a_study_killed_twenty_times(tmp_path):
     studies.kill_again_and_again(
         lambda: start(disturbed), repeat, kills=20, longest_s=1.6, seed=20
     )
+    keys = [task.key for task in disturbed.registered().tasks]
+    hit = [
+        each for key in keys for each in disturbed.attempts(key) if not each["ended"]
+    ]
+    assert hit  # or there was nothing to recover
     assert start(disturbed).wait() == 0
     found = studies.results(disturbed.path)
     assert len(found) == 12

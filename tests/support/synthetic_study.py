@@ -27,6 +27,7 @@ def synthetic_study(
     added: int = 0,
     missing: tuple[str, ...] = (),
     failed: tuple[str, ...] = (),
+    replicas: int = 1,
 ) -> StudyFolder:
     """Write the folder of a study.
 
@@ -41,6 +42,7 @@ def synthetic_study(
         added: seeds that were added later.
         missing: keys of tasks without a record.
         failed: keys of tasks that failed.
+        replicas: of each of the eight structures.
     """
     rng = np.random.default_rng(variants + 100 * seeds)
     names = ["none", *(f"variant-{i}" for i in range(1, variants))]
@@ -69,7 +71,8 @@ def synthetic_study(
                 "test": {"errors": _errors(rng, shift / 5)},
             }
             for condition, kelvin in CONDITIONS.items():
-                times = scale_ps * np.exp(shift + structures + rng.normal(0, 0.4, 8))
+                noise = rng.normal(0, 0.4, (replicas, 8))
+                times = scale_ps * np.exp(shift + structures + noise)
                 results[f"md-{condition}"] = _simulated(times, kelvin)
             for stage, result in results.items():
                 key = key_of(name, seed, stage)
@@ -123,7 +126,7 @@ def _simulated(times: np.ndarray, kelvin: float) -> dict[str, Any]:
             "structure": index,
             "formula": "HfO2",
             "temperature_K": kelvin,
-            "seed": 0,
+            "seed": number,
             "time_ps": min(time, HORIZON_PS),
             "censored_by": None if time < HORIZON_PS else "horizon",
             "unphysical": {
@@ -137,7 +140,8 @@ def _simulated(times: np.ndarray, kelvin: float) -> dict[str, Any]:
                 "cause": None,
             },
         }
-        for index, time in enumerate(times.tolist())
+        for number, row in enumerate(times.tolist())
+        for index, time in enumerate(row)
     ]
     return {
         "horizon_ps": HORIZON_PS,

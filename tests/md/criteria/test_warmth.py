@@ -64,6 +64,18 @@ def test_a_thermostat_removes_heat(ensemble):
     assert found.at(10 * found.lag_fs) == pytest.approx(late, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("ensemble", "changes", "lag_fs"),
+    [
+        ("nose-hoover", {"thermostat_time_fs": 40.0}, 200.0),
+        ("langevin", {"friction_per_fs": 0.02}, 250.0),
+        ("nve", {}, np.inf),
+    ],
+)
+def test_the_reference_lags_by_five_relaxation_times(ensemble, changes, lag_fs):
+    assert warmth(protocol(ensemble, **changes), 300.0).lag_fs == lag_fs
+
+
 def test_nothing_stored_is_the_target():
     how = protocol("langevin", criteria=Criteria(stored_energy_eV_per_atom=0))
     assert [warmth(how, 300.0).at(t) for t in (0.0, 1e5)] == [300.0, 300.0]

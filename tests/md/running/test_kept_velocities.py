@@ -13,7 +13,7 @@ from nequip_decorr.errors import UserError
 from nequip_decorr.md import Criteria, Protocol, run_stability
 from nequip_decorr.md.dynamics.contract import MDState
 from nequip_decorr.md.running.folder import RunFolder
-from nequip_decorr.md.running.replica import Plan, start_state
+from nequip_decorr.md.running.replica import Plan, start_state, watch
 from nequip_decorr.md.statistics.comparison import compare_runs
 from tests.support.potentials import Einstein, Free, K, crystal
 
@@ -68,6 +68,47 @@ def test_replicas_start_alike_and_differ_by_noise(tmp_path):
     ]
     assert (replicas[0][0].positions == replicas[1][0].positions).all()
     assert (replicas[0][-1].positions != replicas[1][-1].positions).any()
+
+
+@pytest.mark.parametrize(("kelvin", "excess_K"), [(2000.0, 1700.0), (200.0, 0.0)])
+def test_hotter_start_velocities_add_to_the_reference(kelvin, excess_K):
+    atoms = crystal()
+    atoms.set_momenta(exactly(atoms, kelvin))
+    criteria = replace(QUIET, stored_energy_eV_per_atom=0.0)
+    protocol = replace(SHORT, ensemble="nve", replicas=1, criteria=criteria)
+    found = watch(Plan(0, 0, "", atoms, 300.0, 0), protocol)
+    assert found.seen.start_excess_K == pytest.approx(excess_K)
+
+
+def exactly(atoms, kelvin):
+    """Momenta without a total one, at this temperature."""
+    momenta = np.random.default_rng(5).normal(size=(len(atoms), 3))
+    momenta -= momenta.mean(axis=0)
+    kinetic_eV = 0.5 * (momenta**2 / atoms.get_masses()[:, None]).sum()
+    now_K = 2 * kinetic_eV / ((3 * len(atoms) - 3) * units.kB)
+    return momenta * np.sqrt(kelvin / now_K)
+
+
+def test_a_run_that_starts_hot_is_no_runaway(tmp_path):
+    """Springs keep half of it: 1000 K where 300 K were asked for."""
+    criteria = replace(QUIET, stored_energy_eV_per_atom=0.0, runaway_time_fs=10.0)
+    hot = crystal()
+    hot.set_momenta(exactly(hot, 2000.0))
+    asked = replace(SHORT, ensemble="nve", horizon_ps=0.4, replicas=1)
+    asked = replace(asked, criteria=criteria)
+    (sound,) = run_stability(springs(), hot, asked, output=tmp_path / "a").replicas
+    assert sound.first is None
+    # the same heat, of which the start says nothing
+    stretched = crystal()
+    rng = np.random.default_rng(6)
+    stretched.positions += rng.normal(size=(len(hot), 3)) * np.sqrt(
+        2000.0 * units.kB / K
+    )
+    stretched.set_momenta(exactly(hot, 300.0))
+    (heated,) = run_stability(
+        springs(), stretched, asked, output=tmp_path / "b"
+    ).replicas
+    assert heated.explosion.cause == "runaway"
 
 
 @pytest.mark.parametrize("ensemble", ["langevin", "nose-hoover", "nve"])

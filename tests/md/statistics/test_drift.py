@@ -221,11 +221,13 @@ def test_only_nve_drifts():
 
 
 def test_what_follows_a_failure_is_not_fitted():
+    """Nor the sample at the failure itself."""
     time, total, potential = series(0.1)
-    exploded = np.where(time > 15, 1e6, total)
+    end = float(time[750])
+    exploded = np.where(time >= end, 1e6, total)
     failed = replace(
-        replica(0, time_ps=15.0),
-        explosion=Event("blowup", 15_000, 15.0, "m"),
+        replica(0, time_ps=end),
+        explosion=Event("blowup", 15_000, end, "m"),
         trace=Trace(tuple(time), tuple(time), tuple(potential), tuple(exploded)),
     )
     drift = replica_drift(failed)

@@ -267,3 +267,21 @@ def test_a_slab_that_loses_an_atom(tmp_path):
     # 4.94 A away when it is 3.6 A up, 5.88 A when it is 4.8 A up
     assert start.symbols[top] == "Hf"
     assert (event.cause, event.step, event.atoms) == ("dissociation", 40, (top,))
+
+
+@pytest.mark.parametrize("logged", [False, True], ids=["frames", "log"])
+def test_a_long_trace_is_thinned_evenly(tmp_path, monkeypatch, logged):
+    """Every so many points from the first one on, at most as many as are wanted."""
+    frames = made.script(made.oxide(), 65, drift_A=0.0)
+    made.give(frames)
+    path = made.write_dump(tmp_path / "dump.lammpstrj", frames)
+    if logged:
+        rows = "".join(f"{10 * n} {300 + n} -5.0 -4.0\n" for n in range(65))
+        head = "units metal\ntimestep 0.001\n   Step Temp PotEng TotEng\n"
+        (tmp_path / "log.lammps").write_text(f"{head}{rows}Loop time of 1 on 1 procs\n")
+    whole = judge(path, warned=[]).replicas[0].trace.time_ps
+    assert len(whole) == 65
+    monkeypatch.setattr("nequip_decorr.md.trajectories.replica.MOST_POINTS", 10)
+    thinned = judge(path, warned=[]).replicas[0].trace.time_ps
+    assert 5 <= len(thinned) <= 10
+    assert thinned == whole[:: whole.index(thinned[1])]

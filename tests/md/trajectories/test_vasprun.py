@@ -7,6 +7,15 @@ from tests.md.trajectories.test_formats import judge
 from tests.support import trajectories as made
 
 
+def test_the_time_step_is_that_of_the_file(tmp_path):
+    frames = made.script(made.oxide(), 6)
+    path = made.write_vasprun(tmp_path / "vasprun.xml", frames, potim=2.0)
+    found = judge(path, protocol=made.slow(), without={"timestep_fs"})
+    assert (found.timestep_fs, found.replicas[0].time_ps) == (2.0, 0.01)
+    with pytest.raises(UserError, match="got 1 fs and 2 fs"):
+        judge(path)
+
+
 @pytest.mark.parametrize("every", [1, 10])
 def test_a_force_field_that_writes_every_so_many_steps(tmp_path, every):
     """By its version VASP heeds ML_OUTBLOCK here or not, so it is asked."""
