@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -141,7 +140,10 @@ def judge_once(path: Path, out: Path) -> None:
 
 
 def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Peak memory of this process alone; ``getrusage`` begins with its parent's."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (line,) = (x for x in status.splitlines() if x.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
 
 
 def measure_one(name: str, repeat: int, atom_frames: float, folder: Path) -> Measured:

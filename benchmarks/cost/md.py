@@ -31,6 +31,7 @@ from nequip_decorr.md import Protocol, load_model
 from nequip_decorr.md.dynamics import engines
 from nequip_decorr.md.dynamics.contract import Frame, Job, MDState
 from nequip_decorr.md.running.replica import Plan, start_state, watch
+from nequip_decorr.wording import named
 
 from ..common import BIN, machine, markdown, run
 from .md_overhead import TEMPERATURE_K, WARM_UP_STEPS, Share, overhead, structure
@@ -103,10 +104,8 @@ class _Stopwatch:
         return True
 
 
-def steps_per_s(
-    case: Case, device: str, seconds: float, start: Any, found: Any = None
-) -> float:
-    """Steps of all replicas together in one process; also put into ``found``."""
+def steps_per_s(case: Case, device: str, seconds: float, start: Any) -> float:
+    """Steps of all replicas together in one process."""
     torch.set_num_threads(1)
     handle = load_model(case.model, device, engines.loader(case.engine))
     how, atoms = Protocol(temperatures_K=(TEMPERATURE_K,)), structure(case.n_atoms)
@@ -120,9 +119,16 @@ def steps_per_s(
         state: MDState = start_state(plan, how)
         jobs.append(Job(plan.index, atoms, TEMPERATURE_K, plan.entropy(1), state))
     engines.build(case.engine, handle.loaded, how).run(jobs, stopwatch)
-    if found is not None:
-        found.put(stopwatch.rate_per_s)
     return stopwatch.rate_per_s
+
+
+def _work(case: Case, device: str, seconds: float, start: Any, found: Any) -> None:
+    """Put :func:`steps_per_s` into ``found``, or what went wrong."""
+    try:
+        found.put(steps_per_s(case, device, seconds, start))
+    except Exception as error:
+        found.put(UserError(f"{case.way}, {case.n_atoms} atoms: {named(error)}"))
+        start.abort()  # the others wait there
 
 
 def ns_per_day(case: Case, device: str, seconds: float) -> float:
@@ -131,7 +137,7 @@ def ns_per_day(case: Case, device: str, seconds: float) -> float:
     start, found = context.Barrier(case.processes), context.Queue()
     workers = [
         context.Process(
-            target=steps_per_s,
+            target=_work,
             args=(case, device, seconds, start, found),
             daemon=True,
         )
@@ -142,6 +148,9 @@ def ns_per_day(case: Case, device: str, seconds: float) -> float:
     rates = [found.get(timeout=seconds + 300) for _ in workers]
     for worker in workers:
         worker.join()
+    for rate in rates:
+        if isinstance(rate, Exception):
+            raise rate
     return sum(rates) * 1e-6 * 86400
 
 

@@ -18,6 +18,7 @@ import gc
 import logging
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ from nequip.utils.global_state import set_global_state
 from rich.console import Console
 
 from nequip_decorr import EdgeCorrelation
+from nequip_decorr.errors import UserError
 from nequip_decorr.training import nequip_internals
 from nequip_decorr.training.features import find_features, tap
 
@@ -58,6 +60,8 @@ from .models import (
 )
 
 RESULT = Path(__file__).parent / "results" / "training.md"
+#: Where a short measurement goes, which is no substitute for the long one.
+QUICK_RESULT = Path("outputs") / "cost" / "training.md"
 TITLE = "# Cost of the decorrelation term\n"
 console = Console()
 
@@ -304,13 +308,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-edges", type=int, help="edges drawn in a step, if not the default")
     add("--tf32", action="store_true")
     add("--quick", action="store_true", help="a few minutes, eager")
-    add("--out", type=Path, default=RESULT)
+    add(
+        "--out",
+        type=Path,
+        help=f"(default: {RESULT.name} of the results; with --quick {QUICK_RESULT})",
+    )
 
 
 def measure(args: argparse.Namespace) -> None:
     """Measure, print, write."""
     if args.quick:
         args.modes, args.edges, args.seconds = ["eager"], [4000], 8.0
+    out = args.out or (QUICK_RESULT if args.quick else RESULT)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if "instructions" in args.sections and shutil.which("valgrind") is None:
+        raise UserError(
+            "expected valgrind, which counts instructions, got none; install it, or "
+            "leave this out: --sections steps memory ranks"
+        )
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     set_global_state(allow_tf32=args.tf32)
@@ -319,5 +334,5 @@ def measure(args: argparse.Namespace) -> None:
     )
     for key in args.sections:
         title, section = SECTIONS[key]
-        write_section(args.out, title, section(args))
-    console.print(f"written: {args.out}")
+        write_section(out, title, section(args))
+    console.print(f"written: {out}")

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.cost import md, md_overhead
 from benchmarks.cost.md import Case
 from benchmarks.cost.md_overhead import Share
+from nequip_decorr.errors import UserError
 
 STEPS = 60
 
@@ -46,6 +47,15 @@ def test_steps_are_counted_when_all_are_warm(
 def test_rates_come_from_processes_of_their_own(checkpoint: Path) -> None:
     case = Case("eager", checkpoint, 24, "ase", 1, 1)
     assert md.ns_per_day(case, "cpu", 0.2) > 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
+    """At once, whatever the others wait for."""
+    (tmp_path / "broken.ckpt").touch()
+    case = Case("eager", tmp_path / "broken.ckpt", 24, "ase", 1, 2)
+    with pytest.raises(UserError, match=r"ase, 2 processes, 24 atoms: .*broken\.ckpt"):
+        md.ns_per_day(case, "cpu", 0.2)
 
 
 def test_structures_are_hafnia_of_two_sizes() -> None:
