@@ -214,7 +214,7 @@ def _folder_names(plans: Sequence[Plan], protocol: Protocol) -> list[str]:
 def _write(folder: Path, files: Mapping[str, str], model: Path) -> None:
     """Write all files, or none."""
     target = folder.resolve()
-    part = target.with_name(target.name + ".part")
+    part = target.with_name(f".{target.name}.nequip-decorr-part")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(

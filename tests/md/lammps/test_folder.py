@@ -72,7 +72,7 @@ def test_what_is_there_is_not_overwritten(tmp_path, write):
 
 
 def test_what_a_killed_command_has_left_is_replaced(tmp_path, write):
-    (tmp_path / "runs.part" / "half").mkdir(parents=True)
+    (tmp_path / ".runs.nequip-decorr-part" / "half").mkdir(parents=True)
     (folder,) = write(argon(), replace(SHORT, replicas=1))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "runs"]
     assert not (folder.parent / "half").exists()
