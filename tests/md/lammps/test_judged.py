@@ -76,6 +76,33 @@ def test_lost_atoms_are_an_explosion_at_their_step(tmp_path, write):
     assert len(alone.explosion.atoms) > 0
 
 
+def test_an_error_of_another_rank_is_an_explosion(tmp_path, write, monkeypatch):
+    """It is on the screen only. Resumed, the replica would have a second chance."""
+    protocol = Protocol(
+        ensemble="nve", temperatures_K=(60.0,), timestep_fs=2.0, horizon_ps=0.04,
+        replicas=1, record_interval_steps=1, frame_interval_steps=2,
+    )  # fmt: skip
+    (folder,) = write(argon(), protocol)
+    text = (folder / "in.lammps").read_text()
+    forces = (
+        "group one id 108\n"
+        "variable push atom (step>10)*1e300*1e300\n"
+        "fix push one addforce v_push 0 0\n"
+    )
+    (folder / "in.lammps").write_text(text.replace("dump  ", f"{forces}dump  ", 1))
+    mpi = f"{lammps_runs.BIN / 'mpiexec'} -n 2 {lammps_runs.LMP}"
+    monkeypatch.setitem(lammps_runs.ENVIRONMENT, "LMP", mpi)
+    done = lammps_runs.run_sh(folder.parent)
+    assert "ERROR on proc 1: Non-numeric" in (folder / "screen.log").read_text()
+    assert "ERROR on proc 1: Non-numeric" in done.stdout
+    screen = (folder / "screen.log").read_text()
+    assert lammps_runs.run_sh(folder.parent).stdout == done.stdout
+    assert (folder / "screen.log").read_text() == screen
+    (replica,) = judged(tmp_path).replicas
+    assert replica.explosion.cause == "nonfinite"
+    assert 10 <= replica.explosion.step <= 13
+
+
 def test_frames_have_the_masses_of_the_run(tmp_path, write):
     """As of deuterium: the temperature of a frame is that in the log."""
     atoms = argon()
