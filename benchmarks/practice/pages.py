@@ -28,8 +28,8 @@ from . import hfo2
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
-#: The page with tables of these studies.
-PAGE = ROOT / "docs" / "evidence.md"
+#: The pages with tables of these studies; the first has all of them.
+PAGES = (ROOT / "docs" / "evidence.md", ROOT / "docs" / "choose.md")
 
 Studies = Mapping[str, Findings]
 
@@ -297,7 +297,7 @@ def changes(answer: Answer, again: Mapping[str, Answer]) -> str:
     found = []
     for limit, other in again.items():
         if kind(other) != kind(answer):
-            found.append(f"{limit}: {other.verdict}")
+            found.append(f"{limit}: {kind(other)}")
         elif answer.effect and other.effect and crosses(answer.effect, other.effect):
             found.append(f"{limit}: {ratio(other).partition(' [')[0]}")
     return "; ".join(found) or SAME
@@ -357,7 +357,7 @@ def floors(found: Findings, variant: str) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Write RESULTS.md, the figures, and the tables of docs/evidence.md."""
+    """Write RESULTS.md, the figures, and the tables of the documentation."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.parse_args()
     studies = read_studies()
@@ -366,7 +366,8 @@ def main() -> None:
     print(f"written: {path}")
     for name, found in studies.items():
         write_figure(found, RESULTS / f"{name}_survival.png")
-    rewrite(PAGE, marked(studies))
+    for page in PAGES:
+        rewrite(page, marked(studies))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ SYSTEMS = {
     "acac": "acetylacetone, Allegro",
     "3bpa": "3BPA, Allegro",
     "gnn": "HfO2, NequIP GNN (radial weights)",
+    "gnn_wide": "the same, radial network 128 wide",
+    "gnn_bessels": "the same, 32 wide, 16 Bessel functions",
 }
 
 
