@@ -176,7 +176,10 @@ def summary(given: Mapping[str, Iterable[Answer]], quantity: str, what: str) -> 
 def cells(answer: Answer) -> list[str]:
     """Of :data:`COLUMNS`."""
     known = row(answer)
-    return [baseline(answer, digits=3), known["ratio"], known["p"], known["verdict"]]
+    # how many replicas that concerns is in the column of events
+    unfollowed = answer.verdict.startswith(NOT_FOLLOWED)
+    verdict = NOT_FOLLOWED if unfollowed else known["verdict"]
+    return [baseline(answer, digits=3), known["ratio"], known["p"], verdict]
 
 
 def table(
