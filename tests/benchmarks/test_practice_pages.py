@@ -183,7 +183,7 @@ def test_tighter_limits_stand_beside_those_of_the_run(tmp_path: Path) -> None:
         said = dict(part.split(": ") for part in cells[6].split("; "))
         for name, other in others.items():
             if other.verdict != answer.verdict:
-                assert said[name] == pages.kind(other)
+                assert said[name] == other.verdict
             elif other.effect.value < 1:
                 assert said[name] == f"{other.effect.value:.3g}"
             else:
