@@ -18,7 +18,13 @@ from nequip_decorr.study.answers import NOT_FOLLOWED, Answer, answers
 from nequip_decorr.study.folder import StudyFolder
 from nequip_decorr.study.models import Model, condition_of
 from nequip_decorr.study.report.result import Findings, findings
-from nequip_decorr.study.report.rows import notes, of_answers, ratio, row
+from nequip_decorr.study.report.rows import (
+    interrupted_trainings,
+    notes,
+    of_answers,
+    ratio,
+    row,
+)
 from nequip_decorr.study.statistics import Effect, holm
 
 from ..common import ROOT, enter
@@ -177,8 +183,7 @@ def cells(answer: Answer) -> list[str]:
     """Of :data:`COLUMNS`."""
     known = row(answer)
     # how many replicas that concerns is in the column of events
-    unfollowed = answer.verdict.startswith(NOT_FOLLOWED)
-    verdict = NOT_FOLLOWED if unfollowed else known["verdict"]
+    verdict = NOT_FOLLOWED if kind(answer) == NOT_FOLLOWED else known["verdict"]
     return [baseline(answer, digits=3), known["ratio"], known["p"], verdict]
 
 
@@ -214,7 +219,7 @@ def limits(studies: Studies) -> str:
             continue
         for answer in all_answers(found):
             question = answer.question
-            if question.quantity != "time" or answer.verdict.startswith(NOT_FOLLOWED):
+            if question.quantity != "time" or kind(answer) == NOT_FOLLOWED:
                 continue
             again = {
                 limit: next(a for a in each if a.question == question)
@@ -260,13 +265,7 @@ def answered_with(models: Sequence[Model], found: Findings) -> list[Answer]:
 
 def interrupted(found: Findings) -> str:
     """What the answers are without the trainings that were interrupted, in words."""
-    cut = {
-        (record["variant"], record["seed"])
-        for record in found.records.values()
-        if record["stage"] == "train"
-        and record["status"] == "done"
-        and record["interrupted"]
-    }
+    cut = {(each["variant"], each["seed"]) for each in interrupted_trainings(found)}
     if not cut:
         return ""
     rest = [model for model in found.models if (model.variant, model.seed) not in cut]

@@ -74,11 +74,7 @@ def pair_distributions(
     elements = sorted(set(frames[0].get_chemical_symbols()))
     names = [f"{a}-{b}" for a, b in combinations_with_replacement(elements, 2)]
     periodic = bool(frames[0].pbc.any())
-    if periodic and any(atoms.cell.rank < 3 for atoms in frames):
-        raise UserError(
-            "expected three cell vectors, got fewer; give a slab or a wire the cell of "
-            "its vacuum"
-        )
+    _check_cells(frames, "periodic frames")
     measure = _radial if periodic else _distances
     rows = [measure(atoms, elements, edges) for atoms in frames]
     # a single atom of an element in a molecule has no partner of its own kind
@@ -157,12 +153,8 @@ def read_reference(path: Path) -> PairDistributions | dict[str, Array]:
             f"or .txt), got {path} ({named(error)}); try "
             f"`ase info {path}`"
         ) from error
+    _check_cells(frames, f"the reference {path}")
     for atoms in frames:
-        if atoms.pbc.any() and atoms.cell.rank < 3:
-            raise UserError(
-                f"expected three cell vectors in the reference {path}, got "
-                f"{atoms.cell.rank}; give a slab or a wire the cell of its vacuum"
-            )
         if len(atoms) < 2 and not atoms.pbc.any():
             raise UserError(
                 f"expected two atoms or more in the reference {path}, got {len(atoms)}"
@@ -206,6 +198,15 @@ def _distances(atoms: Atoms, elements: list[str], edges: Array) -> dict[str, Arr
             counts = np.histogram(distance[pair], bins=edges)[0]
             values[f"{a}-{b}"] = counts / (pair.sum() * np.diff(edges))
     return values
+
+
+def _check_cells(frames: Sequence[Atoms], where: str) -> None:
+    for atoms in frames:
+        if atoms.pbc.any() and atoms.cell.rank < 3:
+            raise UserError(
+                f"expected three cell vectors in {where}, got {atoms.cell.rank}; give "
+                "a slab or a wire the cell of its vacuum"
+            )
 
 
 def _check_alike(frames: Sequence[Atoms]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from nequip_decorr.md.statistics.score import MIN_STRUCTURES
 from nequip_decorr.md.statistics.units import MIN_UNITS
@@ -133,10 +134,7 @@ def notes(found: Findings) -> list[str]:
     said += _left_out(found)
     resumed = [
         f"{record['variant']}, {record['seed']}"
-        for record in found.records.values()
-        if record["stage"] == "train"
-        and record["status"] == "done"
-        and record["interrupted"]
+        for record in interrupted_trainings(found)
     ]
     if resumed:
         said.append(
@@ -151,6 +149,17 @@ def notes(found: Findings) -> list[str]:
             "the CPU time too."
         )
     return said
+
+
+def interrupted_trainings(found: Findings) -> list[Mapping[str, Any]]:
+    """Records of the trainings that were interrupted, and have come to their end."""
+    return [
+        record
+        for record in found.records.values()
+        if record["stage"] == "train"
+        and record["status"] == "done"
+        and record["interrupted"]
+    ]
 
 
 def of_answers(given: Iterable[Answer]) -> list[str]:
